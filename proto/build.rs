@@ -1,4 +1,8 @@
 //! Generates the wire types with `protox`, so that no system `protoc` is needed.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script writes what it generates"
+)]
 
 use std::path::Path;
 
