@@ -6,7 +6,9 @@
 pub mod config;
 pub mod ids;
 pub mod limits;
+pub mod message;
 pub mod op;
+pub mod record;
 pub mod time;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
