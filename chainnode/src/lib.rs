@@ -1,1 +1,3 @@
 //! Catena: chainnode.
+
+pub mod replica;
