@@ -14,6 +14,7 @@ mod arrows;
 mod pages;
 mod purity;
 mod repository;
+mod rooms;
 mod source;
 
 /// Fails with every breach at once, since they are mended one by one.

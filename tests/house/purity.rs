@@ -1,155 +1,19 @@
 //! Pure rooms stay pure (STYLE, "The pure core"): no clock, randomness, file,
 //! socket, thread, task or `async`, no crate that brings those, and no import of a
 //! room that has them. Then one seed replays everything that happens in them.
+//!
+//! Which rooms and what they may use is in `rooms.rs`; here is how it is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::rooms::{
+    BANNED, BANNED_IDENTS, BANNED_IN_PROTO, BOUNDARIES, PLANNED, PURE, PURE_CRATES,
+};
 use crate::source::Source;
 use crate::{assert_none, repository};
 
-/// The pure rooms, as prefixes of paths: `master/src/state` covers `state.rs`,
-/// `state/` and `state_machine.rs`.
-const PURE: &[&str] = &[
-    "proto/src/",
-    "wal/src/",
-    "chainnode/src/replica",
-    "master/src/bootstrap",
-    "master/src/state",
-    "master/src/control",
-    "client/src/answer",
-    "client/src/error",
-    "client/src/options",
-    "client/src/plan",
-    "jepsen/src/check",
-];
-
-/// Pure rooms of the design that nobody has begun to build. A test says when to
-/// take one out of this list.
-const PLANNED: &[&str] = &["master/src/state", "master/src/control"];
-
-/// What inside those prefixes may touch what others may not, and why.
-struct Boundary {
-    prefix: &'static str,
-    /// Prefixes of paths; `*` is everything, and makes the module impure: no pure
-    /// module may import it.
-    may_use: &'static [&'static str],
-    #[expect(dead_code, reason = "read by people")]
-    because: &'static str,
-}
-
-const BOUNDARIES: &[Boundary] = &[
-    Boundary {
-        prefix: "proto/src/lib.rs",
-        may_use: &["tonic::include_proto"],
-        because: "it declares the module of generated wire types",
-    },
-    Boundary {
-        prefix: "proto/src/conversion",
-        may_use: &["crate::wire", "crate::conversion", "tonic", "prost"],
-        because: "the one place that knows the wire and the domain",
-    },
-    Boundary {
-        prefix: "proto/src/error",
-        may_use: &[
-            "crate::wire",
-            "crate::conversion",
-            "tonic",
-            "tonic_types",
-            "prost",
-        ],
-        because: "errors become gRPC statuses with details, and back",
-    },
-    Boundary {
-        prefix: "wal/src/disk/real",
-        may_use: &["*"],
-        because: "the disk itself; everything else in the log runs on the faulty one too",
-    },
-];
-
-/// Crates that compute and do nothing else. Every other dependency of the workspace
-/// is impure until it is listed here.
-const PURE_CRATES: &[&str] = &[
-    "base64",
-    "bytes",
-    "catena_proto",
-    "catena_wal",
-    "crc32fast",
-    "serde",
-    "serde_json",
-    "thiserror",
-];
-
-/// Paths that no pure room may name, each with what to do instead.
-const BANNED: &[(&str, &str)] = &[
-    (
-        "std::fs",
-        "go through the `Disk` trait, or output a `Persist`",
-    ),
-    ("std::os", "go through the `Disk` trait"),
-    (
-        "std::net",
-        "output a `Send`; use the address type of the domain",
-    ),
-    ("std::thread", "return an output that the runtime acts on"),
-    (
-        "std::process",
-        "return an error that says `stop the process`",
-    ),
-    ("std::env", "take the setting as an argument"),
-    ("std::io::stdin", "take the text as an argument"),
-    ("std::io::stdout", "return the text"),
-    ("std::io::stderr", "return the text"),
-    (
-        "std::sync::mpsc",
-        "return outputs; a pure room has no channel",
-    ),
-    ("std::time::Instant", "take `now` as an argument"),
-    ("std::time::SystemTime", "take `now` as an argument"),
-    ("std::time::UNIX_EPOCH", "take `now` as an argument"),
-    (
-        "std::hash::RandomState",
-        "use a fixed hasher, or a `BTreeMap`",
-    ),
-    (
-        "std::collections::hash_map::RandomState",
-        "use a fixed hasher, or a `BTreeMap`",
-    ),
-    (
-        "std::hash::DefaultHasher",
-        "its algorithm may change with the toolchain: use crc32fast",
-    ),
-    ("rand", "draw from the seeded generator that was passed in"),
-    (
-        "catena_proto::wire",
-        "use the domain types; `conversion` parses and bounds",
-    ),
-    (
-        "catena_proto::conversion",
-        "convert at the edge; use the domain types here",
-    ),
-    (
-        "clippy::disallowed_methods",
-        "a pure room does not opt out of the determinism bans",
-    ),
-    (
-        "clippy::disallowed_types",
-        "a pure room does not opt out of the determinism bans",
-    ),
-];
-
-/// The same inside `proto`, where the wire types are at home.
-const BANNED_IN_PROTO: &[(&str, &str)] = &[
-    (
-        "crate::wire",
-        "use the domain types; `conversion` parses and bounds",
-    ),
-    ("crate::conversion", "only boundaries convert"),
-];
-
 /// Short names of a crate's root, each with the path behind it.
 type Exports = BTreeMap<String, Vec<String>>;
-
-const BANNED_IDENTS: &[&str] = &["async", "await"];
 
 #[test]
 fn pure_modules_import_no_impure_one() {
@@ -199,27 +63,30 @@ fn every_room_and_boundary_that_is_watched_exists() {
     }
     for boundary in BOUNDARIES {
         if !has(boundary.prefix) {
-            wrong.push(format!("{}*: no such file to have rights", boundary.prefix));
+            wrong.push(format!(
+                "{}*: no such file, though it has rights ({})",
+                boundary.prefix, boundary.because
+            ));
         }
     }
-    assert_none(
-        "The lists in tests/house/purity.rs are out of date:",
-        &wrong,
-    );
+    assert_none("The lists in tests/house/rooms.rs are out of date:", &wrong);
 }
 
-/// The files of all pure rooms; what is a boundary with every right is not pure.
-fn files() -> Vec<String> {
-    let mut files = Vec::new();
-    for krate in PURE
+fn files_of_the_pure_crates() -> Vec<String> {
+    let crates: BTreeSet<&str> = PURE.iter().map(|prefix| crate_of(prefix)).collect();
+    crates
         .iter()
-        .map(|prefix| crate_of(prefix))
-        .collect::<BTreeSet<_>>()
-    {
-        files.extend(repository::files(&format!("{krate}/src"), "rs"));
-    }
-    files.retain(|file| is_pure(file));
-    files
+        .flat_map(|krate| repository::files(&format!("{krate}/src"), "rs"))
+        .collect()
+}
+
+/// What a crate's root exports under a short name: `crate::Error` may be `error::Error`.
+fn exports_of(krate: &str) -> Exports {
+    let root = format!("{krate}/src/lib.rs");
+    let text = repository::text(&root).unwrap_or_else(|| panic!("there is no {root}"));
+    Source::read(&text, &[])
+        .unwrap_or_else(|error| panic!("{root} is not Rust: {error}"))
+        .aliases
 }
 
 fn crate_of(path: &str) -> &str {
@@ -290,42 +157,55 @@ fn breaches_in(
         if may_use.iter().any(|allowed| starts_with(&path, allowed)) {
             continue;
         }
-        let in_proto = if krate == "proto" {
-            BANNED_IN_PROTO
-        } else {
-            &[]
-        };
-        for (banned, instead) in BANNED.iter().chain(in_proto) {
-            // `use std::time::*` names `std::time::Instant` as well.
-            let by_glob = path
-                .strip_suffix("*")
-                .is_some_and(|prefix| banned.starts_with(prefix));
-            if by_glob || starts_with(&path, banned) {
-                add(named.line, &path, instead);
-            }
-        }
-        if is_clock_read(&named.path) {
-            add(named.line, &path, "take `now` as an argument");
-        }
-        if is_map_with_a_random_hasher(&path, source) {
-            add(
-                named.line,
-                &path,
-                "its order differs from run to run: use a `BTreeMap`, or name a fixed `BuildHasher`",
-            );
-        }
-        if impure_crates.contains(&named.path[0]) {
-            add(
-                named.line,
-                &path,
-                "this crate is not listed as pure in tests/house/purity.rs; leave it to the runtime",
-            );
-        }
-        if named.path[0] == "crate" && !is_pure_inside(krate, &named.path[1..], exports) {
-            add(named.line, &path, "a pure room imports pure rooms only");
+        let reasons = reasons_against(krate, &named.path, source, impure_crates, exports);
+        for reason in reasons {
+            add(named.line, &path, reason);
         }
     }
     breaches.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Why a pure module may not name this path; nothing if it may.
+fn reasons_against(
+    krate: &str,
+    named: &[String],
+    source: &Source,
+    impure_crates: &BTreeSet<String>,
+    exports: &Exports,
+) -> Vec<&'static str> {
+    let path = named.join("::");
+    let in_proto = if krate == "proto" {
+        BANNED_IN_PROTO
+    } else {
+        &[]
+    };
+    let mut reasons: Vec<&str> = BANNED
+        .iter()
+        .chain(in_proto)
+        .filter(|(banned, _)| {
+            // `use std::time::*` names `std::time::Instant` as well.
+            let by_glob = path
+                .strip_suffix('*')
+                .is_some_and(|prefix| banned.starts_with(prefix));
+            by_glob || starts_with(&path, banned)
+        })
+        .map(|(_, instead)| *instead)
+        .collect();
+    if is_clock_read(named) {
+        reasons.push("take `now` as an argument");
+    }
+    if is_map_with_a_random_hasher(&path, source) {
+        reasons.push(
+            "its order differs from run to run: use a `BTreeMap`, or name a fixed `BuildHasher`",
+        );
+    }
+    if impure_crates.contains(&named[0]) {
+        reasons.push("no crate that tests/house/rooms.rs lists as pure: leave it to the runtime");
+    }
+    if named[0] == "crate" && !is_pure_inside(krate, &named[1..], exports) {
+        reasons.push("a pure room imports pure rooms only");
+    }
+    reasons
 }
 
 fn starts_with(path: &str, prefix: &str) -> bool {
