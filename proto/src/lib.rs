@@ -3,7 +3,10 @@
 //! Pure code uses the domain types only; the one module that knows both the
 //! wire and the domain is `conversion`.
 
+pub mod call;
 pub mod config;
+pub mod conversion;
+pub mod errors;
 pub mod ids;
 pub mod limits;
 pub mod message;

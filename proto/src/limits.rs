@@ -35,6 +35,19 @@ pub const SCAN_PAGE_ROWS_MAX: usize = 10_000;
 /// Largest result that a session's slot keeps (DESIGN §3.4).
 pub const RESULT_BYTES_MAX: usize = 64;
 
+/// Most requests in one frame of a client's pipe: an empty request takes two bytes on the wire and a hundred times that once decoded.
+pub const PIPE_FRAME_REQUESTS_MAX: usize = 8192;
+/// Most chains in one page of routes; a client never needs the whole map (INTERFACE, Protocol).
+pub const ROUTES_PAGE_CHAINS_MAX: usize = 1000;
+/// Longest address: the longest name in the DNS (253), a colon and a port.
+pub const ADDR_BYTES_MAX: usize = 259;
+/// Longest name of a failure domain.
+pub const ZONE_BYTES_MAX: usize = 64;
+/// Longest message that a refusal carries; a longer one is cut.
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// Largest encoded details of a gRPC status: in base64 they stay below the 16 KiB that HTTP/2 peers accept as headers.
+pub const STATUS_DETAILS_BYTES_MAX: usize = 8 << 10;
+
 /// Slots of one session: as many requests can one SDK client have under way per shard.
 pub const SESSION_SLOTS_MAX: u16 = 1024;
 /// Sessions of one shard; an opener beyond it is refused. At 64 bytes a slot in use this bounds memory in practice.
