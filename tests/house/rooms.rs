@@ -50,6 +50,7 @@ pub(crate) const BOUNDARIES: &[Boundary] = &[
             "tonic",
             "tonic_types",
             "prost",
+            "prost_types",
             "std::collections::HashMap",
         ],
         because: "errors become gRPC statuses with details, which tonic keeps in a `HashMap`",
