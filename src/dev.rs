@@ -1,0 +1,9 @@
+//! x
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+pub(crate) fn run(
+    _args: Args,
+    _output: &mut crate::output::Output,
+) -> Result<(), crate::exit::Failure> {
+    Ok(())
+}
