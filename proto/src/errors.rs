@@ -158,7 +158,7 @@ impl Refusal {
     /// The refusal as a gRPC status with details.
     #[must_use]
     pub fn to_status(&self) -> Status {
-        let mut metadata = HashMap::new();
+        let mut metadata = HashMap::default();
         metadata.insert(INDEFINITE.to_owned(), self.indefinite.to_string());
         let mut details = vec![ErrorDetail::ErrorInfo(ErrorInfo::new(
             self.reason.as_str(),

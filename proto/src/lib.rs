@@ -14,7 +14,7 @@ pub mod op;
 pub mod record;
 pub mod time;
 
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 #[rustfmt::skip]
 pub mod wire {
     //! The wire types that `build.rs` generates from `proto/catena/v1`; only boundaries use them.
