@@ -7,9 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::exit::Failure;
 use crate::output::Format;
-use crate::{
-    arguments, bench, chain, completions, data, dev, jepsen, node, serve, status, version,
-};
+use crate::{arguments, bench, chain, completions, data, dev, jepsen, node, serve, status};
 
 /// `catena`: a chain-replicated key-value store.
 #[derive(Debug, Parser)]
