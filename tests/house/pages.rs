@@ -34,7 +34,7 @@ fn the_protocol_page_names_only_files_that_exist() {
     let missing: Vec<String> = sources_named_in(&page)
         .into_iter()
         .filter(|path| repository::text(path).is_none())
-        .map(|path| format!("{path}: no such file"))
+        .map(|path| format!("{path}: no such file (paths count from the repository's root)"))
         .collect();
     assert_none(&format!("{PROTOCOL} has fallen behind the code:"), &missing);
 }

@@ -12,6 +12,7 @@ pub(crate) const PURE: &[&str] = &[
     "master/src/control",
     "client/src/answer",
     "client/src/error",
+    "client/src/limits",
     "client/src/options",
     "client/src/plan",
     "jepsen/src/check",
