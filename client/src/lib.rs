@@ -5,7 +5,9 @@
 mod answer;
 mod client;
 mod error;
+mod limits;
 mod options;
+mod plan;
 
 pub use answer::{
     Consistency, Counter, Deleted, Freshness, ScanRange, ScanRow, Swap, Value, Written,
