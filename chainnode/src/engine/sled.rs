@@ -1,0 +1,171 @@
+//! sled 0.34 as a store: supported, not the default (`docs/decisions/010-engine.md`).
+//!
+//! Both spaces lie in one tree, behind a byte that tells them apart, because
+//! sled makes a batch atomic for a crash only inside one tree at a fair price.
+//! It has no snapshots: a [`Gate`] lets the writer wait while a view is held.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use ::sled::{Batch, Config, Db, Error, IVec};
+use bytes::Bytes;
+
+use super::gate::{Gate, ReadPass};
+use super::store::{Change, Reads, Space, Span, Store};
+use super::{EngineError, EngineOptions, meta, rows};
+
+const NAME: &str = "sled";
+
+/// The store in a sled database.
+pub(super) struct SledStore {
+    db: Db,
+    gate: Gate,
+}
+
+impl SledStore {
+    /// Opens or creates the database in `dir`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Self, EngineError> {
+        // No flushing on its own: the node says when, and what a crash takes is replayed.
+        let config = Config::new()
+            .path(dir)
+            .cache_capacity(options.cache_bytes)
+            .flush_every_ms(None);
+        let db = config.open().map_err(|error| match error {
+            Error::Io(error) => failed("open", &Error::Io(error)),
+            error => EngineError::Unusable {
+                engine: NAME,
+                why: error.to_string(),
+            },
+        })?;
+        Ok(Self {
+            db,
+            gate: Gate::default(),
+        })
+    }
+
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let found = self.db.get(placed(space, key));
+        let found = found.map_err(|error| refused("read", space, key, &error))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+}
+
+/// A key behind its space's byte.
+fn placed(space: Space, key: &[u8]) -> Vec<u8> {
+    let mut placed = Vec::with_capacity(1 + key.len());
+    placed.push(space_byte(space));
+    placed.extend_from_slice(key);
+    placed
+}
+
+const fn space_byte(space: Space) -> u8 {
+    match space {
+        Space::Meta => 0,
+        Space::Rows => 1,
+    }
+}
+
+fn failed(what: &'static str, error: &Error) -> EngineError {
+    EngineError::Failed {
+        engine: NAME,
+        what,
+        why: error.to_string(),
+    }
+}
+
+/// Damage to what lies at or behind `key` can be repaired from a fellow; anything else stops the node.
+fn refused(what: &'static str, space: Space, key: &[u8], error: &Error) -> EngineError {
+    match (error, space) {
+        (Error::Corruption { .. }, Space::Rows) => rows::damaged(key),
+        (Error::Corruption { .. }, Space::Meta) => meta::damaged(key),
+        _ => failed(what, error),
+    }
+}
+
+impl Store for SledStore {
+    type Snapshot<'a> = SledSnapshot<'a>;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.read(space, key)
+    }
+
+    fn snapshot(&self) -> SledSnapshot<'_> {
+        SledSnapshot {
+            store: self,
+            _pass: self.gate.read(),
+        }
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+        let mut batch = Batch::default();
+        for change in changes {
+            let key = placed(change.space, &change.key);
+            match change.value {
+                Some(value) => batch.insert(key, IVec::from(&value[..])),
+                None => batch.remove(key),
+            }
+        }
+        let _pass = self.gate.write();
+        self.db
+            .apply_batch(batch)
+            .map_err(|error| failed("write", &error))
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.db
+            .flush()
+            .map(drop)
+            .map_err(|error| failed("flush", &error))
+    }
+}
+
+/// A view: while it lives, nothing is written.
+pub(super) struct SledSnapshot<'a> {
+    store: &'a SledStore,
+    _pass: ReadPass<'a>,
+}
+
+impl Reads for SledSnapshot<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.store.read(space, key)
+    }
+
+    fn walk(
+        &self,
+        space: Space,
+        span: Span<'_>,
+        reverse: bool,
+        visit: &mut dyn FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, EngineError>,
+    ) -> Result<(), EngineError> {
+        if span.is_empty() {
+            return Ok(());
+        }
+        let start = placed(space, span.start);
+        let end = span
+            .end
+            .map_or_else(|| vec![space_byte(space) + 1], |end| placed(space, end));
+        let mut found = self
+            .store
+            .db
+            .range::<Vec<u8>, _>((Bound::Included(start), Bound::Excluded(end)));
+        while let Some(pair) = if reverse {
+            found.next_back()
+        } else {
+            found.next()
+        } {
+            let (key, value) = pair.map_err(|error| refused("scan", space, span.start, &error))?;
+            let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
+            if visit(key, Bytes::copy_from_slice(&value))?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
