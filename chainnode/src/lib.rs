@@ -1,3 +1,4 @@
 //! Catena: chainnode.
 
+pub mod engine;
 pub mod replica;
