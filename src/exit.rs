@@ -91,6 +91,20 @@ impl Failure {
         Self::new(Exit::Failed, "local", what, why.to_string(), help)
     }
 
+    /// Whoever read our result has seen enough (`catena scan | head`): the command ends early, and well.
+    pub(crate) fn reader_left() -> Self {
+        Self {
+            status: 0,
+            ..Self::new(
+                Exit::Failed,
+                "reader_left",
+                "writing the result",
+                "stdout is closed",
+                "",
+            )
+        }
+    }
+
     /// A daemon cannot start, or had to stop.
     pub(crate) fn daemon(
         exit: DaemonExit,

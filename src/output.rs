@@ -71,13 +71,11 @@ impl Output {
         Self::settle(flushed)
     }
 
-    /// A reader that has seen enough (`catena scan | head`) is no failure of ours, and there is nobody left to tell.
     fn settle(written: io::Result<()>) -> Result<(), Failure> {
-        match written {
-            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-            Err(why) => Err(Self::broken(&why)),
-            Ok(()) => Ok(()),
-        }
+        written.map_err(|why| match why.kind() {
+            io::ErrorKind::BrokenPipe => Failure::reader_left(),
+            _ => Self::broken(&why),
+        })
     }
 
     fn broken(why: &dyn std::fmt::Display) -> Failure {
@@ -152,8 +150,24 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text
 }
 
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'static str,
+    message: String,
+    help: &'a str,
+    retryable: bool,
+}
+
 /// Tells stderr why the command did not end with status 0.
 pub(crate) fn report(format: Format, failure: &Failure) {
+    if failure.status == 0 {
+        return;
+    }
     let text = match format {
         Format::Table if failure.help.is_empty() => {
             format!("error: {}: {}\n", failure.what, failure.why)
@@ -163,12 +177,15 @@ pub(crate) fn report(format: Format, failure: &Failure) {
             failure.what, failure.why, failure.help
         ),
         Format::Json => {
-            let error = serde_json::json!({"error": {
-                "code": failure.code,
-                "message": format!("{}: {}", failure.what, failure.why),
-                "help": failure.help,
-                "retryable": failure.retryable,
-            }});
+            let error = ErrorLine {
+                error: ErrorBody {
+                    code: failure.code,
+                    message: format!("{}: {}", failure.what, failure.why),
+                    help: &failure.help,
+                    retryable: failure.retryable,
+                },
+            };
+            let error = serde_json::to_string(&error).unwrap_or_default();
             format!("{error}\n")
         }
     };

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use catena_proto::ids::{ClusterId, NodeId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::{DaemonExit, Failure};
 
 /// What keeps a replica's state on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Engine {
     /// Log-structured; the default.
