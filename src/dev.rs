@@ -15,6 +15,7 @@ mod store;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use catena_chainnode::engine::EngineKind;
 use catena_master::bootstrap;
 use catena_proto::config::{ClusterConfig, NodeInfo};
 use catena_proto::ids::{DiskId, NodeId};
@@ -22,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::output::{Output, note};
-use crate::serve::Engine;
+use crate::serve::engine_parser;
 use layout::{ClusterFile, Layout, NodeEntry};
 use process::{Death, Event, Process};
 use ready::Ready;
@@ -64,8 +65,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// What keeps the nodes' states on disk [default: fjall]
-    #[arg(long, value_enum, value_name = "NAME")]
-    engine: Option<Engine>,
+    #[arg(long, value_parser = engine_parser(), value_name = "NAME")]
+    engine: Option<EngineKind>,
     /// Write ids, addresses, pids and commands to this file once the cluster serves
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -179,7 +180,7 @@ async fn create(args: &Args, layout: &Layout) -> Result<(ClusterFile, ClusterCon
     let entries = addresses.chunks_exact(2).zip(1..);
     let cluster = ClusterFile {
         cluster_id,
-        engine: args.engine.unwrap_or_default(),
+        engine: args.engine.unwrap_or_default().to_string(),
         nodes: entries
             .map(|(pair, id)| NodeEntry {
                 id,
@@ -243,7 +244,9 @@ fn keep(args: &Args, layout: &Layout, cluster: ClusterFile) -> Result<ClusterFil
     let nodes_differ = args
         .nodes
         .is_some_and(|nodes| usize::try_from(nodes) != Ok(cluster.nodes.len()));
-    let engine_differs = args.engine.is_some_and(|engine| engine != cluster.engine);
+    let engine_differs = args
+        .engine
+        .is_some_and(|engine| engine.as_str() != cluster.engine);
     let flag = [
         ("--nodes", nodes_differ),
         ("--engine", engine_differs),
@@ -282,7 +285,7 @@ fn processes(layout: &Layout, cluster: &ClusterFile) -> Result<Vec<Process>, Fai
             ("--advertise", node.addr.to_string()),
             ("--http", node.http.to_string()),
             ("--snapshot-store", store::url(layout)),
-            ("--engine", cluster.engine.name().into()),
+            ("--engine", cluster.engine.clone()),
         ];
         cmd.extend(
             flags

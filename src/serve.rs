@@ -1,17 +1,28 @@
 //! `catena serve`: the daemons.
 
 mod config;
+mod logging;
+mod parent;
 
 use clap::Subcommand;
 
 use crate::exit::Failure;
 
-pub(crate) use config::{ENGINES, Engine};
+pub(crate) use config::engine_parser;
 
 /// The daemons.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a storage node
+    #[command(after_help = "\
+Every key is also a CATENA_* variable and a key of the --config file; a flag wins over a variable,
+a variable over the file.
+
+Exit status: 0 asked to stop, 2 bad config, 3 wrong cluster, id or disk, 4 the disk failed,
+5 a copy of this node is running.
+
+Example:
+  catena serve node --config /etc/catena/node.toml --log-format json")]
     Node(NodeArgs),
 }
 
@@ -19,12 +30,22 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
-    flags: config::NodeFlags,
+    keys: config::NodeFlags,
+    #[command(flatten)]
+    log: logging::LogArgs,
+    /// End when this process, the parent, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    parent_pid: Option<u32>,
 }
 
+/// Runs a daemon until it is asked to stop.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let Command::Node(args) = command;
-    let start = config::resolve(args.flags)?;
-    let _ = (start, Engine::Fjall);
+    if let Some(parent) = args.parent_pid {
+        parent::end_with(parent)?;
+    }
+    logging::start(&args.log)?;
+    let start = config::resolve(args.keys)?;
+    let _ = start;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `catena version`: which build this is, and what it can do that others cannot.
 
+use catena_chainnode::engine::EngineKind;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -10,7 +11,7 @@ struct Version {
     version: &'static str,
     features: Vec<&'static str>,
     profile: &'static str,
-    engines: &'static [&'static str],
+    engines: [&'static str; 3],
 }
 
 /// Cargo features that change what the binary may do; fault switches exist only with `testing`.
@@ -32,7 +33,7 @@ pub(crate) fn run(output: &mut Output) -> Result<(), Failure> {
         } else {
             "release"
         },
-        engines: crate::serve::ENGINES,
+        engines: EngineKind::ALL.map(EngineKind::as_str),
     };
     if output.is_json() {
         return output.json(&version);

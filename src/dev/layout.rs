@@ -16,7 +16,6 @@ use catena_proto::ids::ClusterId;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
-use crate::serve::Engine;
 
 /// What has to stay the same from one start of a local cluster to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +23,7 @@ pub(crate) struct ClusterFile {
     /// The cluster's name.
     pub(crate) cluster_id: ClusterId,
     /// What keeps the nodes' states on disk.
-    pub(crate) engine: Engine,
+    pub(crate) engine: String,
     /// Its nodes, in the order of their ids.
     pub(crate) nodes: Vec<NodeEntry>,
 }
@@ -180,7 +179,7 @@ mod tests {
     fn file() -> ClusterFile {
         ClusterFile {
             cluster_id: ClusterId::new(7),
-            engine: Engine::Memory,
+            engine: "memory".into(),
             nodes: vec![NodeEntry {
                 id: 1,
                 addr: SocketAddr::from(([127, 0, 0, 1], 1)),

@@ -6,33 +6,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use catena_chainnode::engine::EngineKind;
 use catena_proto::ids::{ClusterId, NodeId};
-use serde::{Deserialize, Serialize};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Deserialize;
 
 use crate::exit::{DaemonExit, Failure};
 
-/// What keeps a replica's state on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Engine {
-    /// Log-structured; the default.
-    #[default]
-    Fjall,
-    /// In memory only: for tests, and for those who can lose a node's state.
-    Memory,
-}
-
-/// The names of [`Engine`], as `catena version` lists them.
-pub(crate) const ENGINES: &[&str] = &["fjall", "memory"];
-
-impl Engine {
-    /// The word on the command line and in the file.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Fjall => "fjall",
-            Self::Memory => "memory",
-        }
-    }
+/// Parses an engine's name, and lists the names in help and completions.
+pub(crate) fn engine_parser() -> impl TypedValueParser<Value = EngineKind> {
+    PossibleValuesParser::new(EngineKind::ALL.map(EngineKind::as_str))
+        .try_map(|name| name.parse::<EngineKind>())
 }
 
 /// Where the daemon's keys come from; each is a flag, a variable and a key of the file.
@@ -74,8 +58,8 @@ pub(crate) struct NodeFlags {
     #[arg(long, env = "CATENA_SNAPSHOT_STORE", value_name = "URL")]
     pub(crate) snapshot_store: Option<String>,
     /// What keeps the state on disk [default: fjall]
-    #[arg(long, env = "CATENA_ENGINE", value_enum, value_name = "NAME")]
-    pub(crate) engine: Option<Engine>,
+    #[arg(long, env = "CATENA_ENGINE", value_parser = engine_parser(), value_name = "NAME")]
+    pub(crate) engine: Option<EngineKind>,
 }
 
 /// The same keys as the file has them.
@@ -91,7 +75,7 @@ struct NodeFile {
     zone: Option<String>,
     masters: Option<Vec<String>>,
     snapshot_store: Option<String>,
-    engine: Option<Engine>,
+    engine: Option<String>,
 }
 
 /// The keys in force.
@@ -116,7 +100,7 @@ pub(crate) struct NodeStart {
     /// Where snapshots are, if anywhere.
     pub(crate) snapshot_store: Option<String>,
     /// What keeps the state on disk.
-    pub(crate) engine: Engine,
+    pub(crate) engine: EngineKind,
 }
 
 /// Reads the file, if one is named, and puts flags and variables over it.
@@ -146,6 +130,12 @@ fn merge(flags: NodeFlags, file: &str) -> Result<NodeStart, Failure> {
             "`catena serve node --help` lists the keys; everything else is a cluster setting",
         )
     })?;
+    let file_engine = file
+        .engine
+        .map(|name| name.parse::<EngineKind>())
+        .transpose();
+    let file_engine =
+        file_engine.map_err(|why| bad("engine", why.to_string(), "mend the word in the file"))?;
     let listen = flags
         .listen
         .or(file.listen)
@@ -177,7 +167,7 @@ fn merge(flags: NodeFlags, file: &str) -> Result<NodeStart, Failure> {
             .snapshot_store
             .or(file.snapshot_store)
             .filter(|url| !url.is_empty()),
-        engine: flags.engine.or(file.engine).unwrap_or_default(),
+        engine: flags.engine.or(file_engine).unwrap_or_default(),
     })
 }
 
@@ -242,7 +232,7 @@ mod tests {
         assert_eq!(start.cluster, ClusterId::new(42));
         assert_eq!(start.advertise, "node-3:7000");
         assert_eq!(start.masters, ["m1:1", "m2:2"]);
-        assert_eq!(start.engine, Engine::Memory);
+        assert_eq!(start.engine, EngineKind::Memory);
         assert_eq!(start.http.port(), 7402);
     }
 
@@ -263,7 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn engines_are_listed_by_their_words() {
-        assert_eq!(ENGINES, [Engine::Fjall.name(), Engine::Memory.name()]);
+    fn an_engine_that_nobody_knows_is_refused() {
+        let failure = merge(NodeFlags::default(), "engine = 'papyrus'").expect_err("unknown");
+        assert!(failure.why.contains("papyrus"), "{}", failure.why);
     }
 }
