@@ -40,11 +40,7 @@ impl Replica {
                 let whole = self.up.as_ref().is_some_and(|up| up.scan.is_none())
                     && self.state.scan.is_none()
                     && !self.scan_needed;
-                let reached = if self.planted(Mutant::InSyncOnReceipt) {
-                    self.log.last()
-                } else {
-                    self.log.durable()
-                };
+                let reached = self.log.durable();
                 whole && (reached >= barrier || self.planted(Mutant::NoBarrier))
             }
         };

@@ -90,11 +90,6 @@ impl Replica {
             incarnation: self.id.incarnation,
             no: self.links_made,
         };
-        // The mutant sends rounds of older links again.
-        let round = self
-            .lease
-            .newest()
-            .filter(|_| self.planted(Mutant::RoundResentOnNewLink));
         DownLink {
             peer,
             disk,
@@ -111,7 +106,7 @@ impl Replica {
             sent_watermark: Seq::ZERO,
             sent_commit: Seq::ZERO,
             sent_completed: None,
-            round,
+            round: None,
             durable: Seq::ZERO,
         }
     }

@@ -15,7 +15,7 @@ const REFUSE_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
 
 impl Replica {
     /// C1, C2: the one point where a chain config is accepted, whatever its source.
-    pub(super) fn on_config(&mut self, chain: ChainConfig, out: &mut Outputs) {
+    pub(super) fn on_config(&mut self, now: Mono, chain: ChainConfig, out: &mut Outputs) {
         if chain.shard != self.id.shard {
             let why = format!("it was handed to the replica of shard {}", self.id.shard);
             let error = ConfigError::Chain {
@@ -46,6 +46,9 @@ impl Replica {
                     },
                 };
                 self.persist_meta(meta, out);
+                if self.planted(Mutant::ConfigBeforePersist) {
+                    self.enter_persisted_epoch(now, out);
+                }
             }
             Err(error) => {
                 out.events.push(Event::ConfigRefused(error.clone()));
@@ -118,7 +121,9 @@ impl Replica {
     fn go_into_debt(&mut self, now: Mono, chain: &ChainConfig) {
         let me = self.id.node;
         if self.planted(Mutant::DebtForgottenAtSecondChange) {
+            let before = self.epoch();
             self.debts.clear();
+            self.promises.retain(|p| p.epoch == before);
         }
         self.promises.retain(|p| p.until > now);
         let removed_only = self.planted(Mutant::DebtToRemovedOnly);
@@ -129,6 +134,9 @@ impl Replica {
                         self.debts.add(*fellow, promise.until);
                     }
                 }
+            }
+            if removed_only {
+                self.promises.clear();
             }
             // R4: promises made in the epoch of our start, before that start, may still run.
             let unsure_until = self.started.plus(limits::LEASE_MAX);
@@ -253,7 +261,7 @@ impl Replica {
         out: &mut Outputs,
     ) {
         if chain.epoch >= self.epoch() {
-            self.on_config(chain, out);
+            self.on_config(now, chain, out);
         } else {
             self.refuse(now, from, out);
         }

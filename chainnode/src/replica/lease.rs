@@ -40,11 +40,6 @@ impl Lease {
         self.completed
     }
 
-    /// The newest round seen, complete or not.
-    pub(super) fn newest(&self) -> Option<Round> {
-        self.seen.back().map(|seen| seen.round)
-    }
-
     /// The head starts a round (R1).
     pub(super) fn start(&mut self, now: Mono, head: Incarnation, lease_ms: u32) -> Round {
         self.last_no = self.last_no.next();

@@ -134,6 +134,20 @@ impl Replica {
         now: Mono,
         out: &mut Outputs,
     ) -> Self {
+        Self::recover_planted(id, settings, recovered, None, now, out)
+    }
+
+    /// As [`Replica::recover`], with a bug planted on purpose in builds with the `mutants` feature; others ignore it.
+    pub fn recover_planted(
+        id: Identity,
+        settings: LeaseSettings,
+        recovered: Recovered,
+        mutant: Option<Mutant>,
+        now: Mono,
+        out: &mut Outputs,
+    ) -> Self {
+        #[cfg(not(feature = "mutants"))]
+        let _ = mutant;
         let Recovered {
             meta,
             state,
@@ -186,7 +200,7 @@ impl Replica {
             read_only: false,
             armed: [None; 3],
             #[cfg(feature = "mutants")]
-            mutant: None,
+            mutant,
         };
         replica.take_in_log(recovered, out);
         replica.start_epoch(now, out);
@@ -297,7 +311,7 @@ impl Replica {
     /// One input, its consequences, and everything that follows from them. `out` is added to.
     pub fn step(&mut self, now: Mono, input: Input, out: &mut Outputs) {
         match input {
-            Input::Config(chain) => self.on_config(chain, out),
+            Input::Config(chain) => self.on_config(now, chain, out),
             Input::Learn(on) => self.on_learn(on),
             Input::Message { from, message } => self.on_message(now, from, message, out),
             Input::LinkLost { to } => self.on_link_lost(to),
@@ -452,6 +466,9 @@ impl Replica {
     /// S1: synced for the present stint, and that is durable.
     fn is_synced(&self) -> bool {
         let synced = self.meta_durable.as_ref().and_then(|m| m.synced_for);
+        if self.planted(Mutant::DiskIdIgnored) {
+            return self.membership().map(|m| m.joined_epoch) == synced.map(|(_, joined)| joined);
+        }
         self.membership()
             .is_some_and(|m| synced == Some((self.id.disk, m.joined_epoch)))
     }
@@ -468,18 +485,13 @@ impl Replica {
         }
     }
 
-    /// Plants a bug, for tests of the tests.
-    #[cfg(feature = "mutants")]
-    pub fn plant(&mut self, mutant: Mutant) {
-        self.mutant = Some(mutant);
-    }
-
     /// What must hold between steps, by rule.
     ///
     /// # Panics
     /// When it does not: the process must not go on.
     pub fn check_invariants(&self) {
-        if cfg!(feature = "mutants") {
+        #[cfg(feature = "mutants")]
+        if self.mutant.is_some() {
             // A planted bug shall be found by what it does, not by an assertion next to it.
             return;
         }

@@ -62,14 +62,10 @@ mutants! {
     DebtForgottenByRestart = "debt-forgotten-by-restart",
     /// R2: a lease is used before its round completed.
     LeaseBeforeCompletion = "lease-before-completion",
-    /// R1: a round is sent again on a new link.
-    RoundResentOnNewLink = "round-resent-on-new-link",
     /// L1: records are told apart by (epoch, seq) alone.
     IdentityByEpochAndSeq = "identity-by-epoch-and-seq",
     /// S2: no barrier.
     NoBarrier = "no-barrier",
-    /// S2: in sync once received, not once durable.
-    InSyncOnReceipt = "in-sync-on-receipt",
     /// L2: a cut keeps the link downwards.
     CutKeepsLinkDown = "cut-keeps-link-down",
     /// L2: a cut may go below the commit point.

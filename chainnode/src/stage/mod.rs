@@ -1,0 +1,16 @@
+//! A stage: a few production replicas, their disks and the wires between them, stepped by hand.
+//!
+//! Golden scenarios, the simulation's directed schedules and the model check's
+//! replay all play on it. It is pure: one script gives one transcript, and an
+//! [`Oracle`] watches every step for what must never happen.
+
+mod disk;
+mod oracle;
+mod script;
+mod show;
+mod world;
+
+pub use self::disk::{Disk, State};
+pub use self::oracle::{Durable, Oracle, Violation};
+pub use self::script::{Played, ScriptError, play};
+pub use self::world::{Answer, Node, World};

@@ -1,0 +1,636 @@
+//! Replicas, disks, wires, clocks and clients of one shard, stepped by hand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use catena_proto::config::{ChainConfig, ChainPhase, KeyRange, Member, accept_chain};
+use catena_proto::ids::{DiskId, Epoch, Incarnation, NodeId, Seq, ShardId};
+use catena_proto::message::Message;
+use catena_proto::op::{Command, Outcome, RequestId, Row};
+use catena_proto::time::Mono;
+
+use super::disk::{self, Disk};
+use super::oracle::Oracle;
+use super::show;
+use crate::replica::{
+    Apply, Event, Identity, Input, KeyState, LeaseSettings, Mutant, Outputs, Prior, ReadView,
+    Refusal, Replica, ReplyTo, Request, Timer,
+};
+
+/// The only shard of a stage.
+const SHARD: ShardId = ShardId::new(1);
+const SETTINGS: LeaseSettings = LeaseSettings {
+    lease_ms: 500,
+    round_ms: 100,
+};
+/// A stage that takes more rounds than this to come to rest has a livelock.
+const ROUNDS_TO_REST_MAX: usize = 10_000;
+
+/// One node of the stage.
+#[derive(Debug)]
+pub struct Node {
+    /// `None` while it is down.
+    pub replica: Option<Replica>,
+    /// Its disk.
+    pub disk: Disk,
+    disk_id: DiskId,
+    incarnation: u64,
+    timers: BTreeMap<Timer, Mono>,
+    /// Parts per million by which its clock runs fast.
+    clock_ppm: i64,
+    admitted: Option<Admitted>,
+    /// A sync that is over on the disk, and not yet known to the replica.
+    held: Option<Input>,
+}
+
+#[derive(Clone, Debug)]
+struct Admitted {
+    view: ReadView,
+    key: Bytes,
+    found: Option<(Bytes, Seq)>,
+    least: Seq,
+}
+
+/// A read's answer that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The key.
+    pub key: Bytes,
+    /// Value and version, or `None` if it is absent.
+    pub row: Option<(Bytes, Seq)>,
+}
+
+/// The stage.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The one true time; each node's clock is derived from it.
+    pub now: Mono,
+    /// The nodes by number.
+    pub nodes: BTreeMap<u64, Node>,
+    /// What must never happen.
+    pub oracle: Oracle,
+    /// Answers to requests, by the number that [`World::submit`] gave.
+    pub replies: Vec<(u64, Result<Outcome, Refusal>)>,
+    /// Messages are left out of the transcript.
+    pub quiet: bool,
+    /// Forks are played on purpose: a stop is no false alarm.
+    pub forks_expected: bool,
+    mutant: Option<Mutant>,
+    transcript: String,
+    wires: BTreeMap<(u64, u64), VecDeque<Message>>,
+    cut: BTreeSet<(u64, u64)>,
+    chain: Option<ChainConfig>,
+    requests: BTreeMap<u64, (u64, Option<Bytes>)>,
+    requests_made: u64,
+}
+
+impl World {
+    /// An empty stage on which every replica has this bug planted (in builds with the `mutants` feature).
+    #[must_use]
+    pub fn with_mutant(mutant: Option<Mutant>) -> Self {
+        Self {
+            mutant,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a line to the transcript.
+    pub fn say(&mut self, line: &str) {
+        let _ = writeln!(self.transcript, "{line}");
+    }
+
+    /// Takes what was written since the last time.
+    pub fn take_transcript(&mut self) -> String {
+        std::mem::take(&mut self.transcript)
+    }
+
+    fn node(&mut self, n: u64) -> &mut Node {
+        self.nodes.entry(n).or_insert_with(|| Node {
+            replica: None,
+            disk: Disk::default(),
+            disk_id: DiskId::new(u128::from(n) * 100),
+            incarnation: n * 10,
+            timers: BTreeMap::new(),
+            clock_ppm: 0,
+            admitted: None,
+            held: None,
+        })
+    }
+
+    /// The reading of a node's own clock.
+    fn clock(&self, n: u64) -> Mono {
+        let ppm = self.nodes.get(&n).map_or(0, |node| node.clock_ppm);
+        let nanos = i128::from(self.now.as_nanos()) * i128::from(1_000_000 + ppm) / 1_000_000;
+        Mono::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Sets how fast a node's clock runs; call it before the node starts.
+    pub fn set_clock(&mut self, n: u64, ppm: i64) {
+        self.node(n).clock_ppm = ppm;
+    }
+
+    /// Starts a node's process on what its disk holds.
+    pub fn start(&mut self, n: u64, damage: Option<String>) {
+        let mutant = self.mutant;
+        self.node(n).incarnation += 1;
+        let now = self.clock(n);
+        let node = self.node(n);
+        let id = Identity {
+            node: NodeId::new(n),
+            disk: node.disk_id,
+            incarnation: Incarnation::new(node.incarnation),
+            shard: SHARD,
+        };
+        let mut out = Outputs::default();
+        let recovered = node.disk.recover(damage);
+        let replica = Replica::recover_planted(id, SETTINGS, recovered, mutant, now, &mut out);
+        node.replica = Some(replica);
+        self.carry_out(n, out);
+    }
+
+    /// The node, which is down, comes back with an empty folder under a new disk id.
+    pub fn empty_disk(&mut self, n: u64) {
+        let node = self.node(n);
+        node.disk = Disk::default();
+        node.disk_id = DiskId::new(node.disk_id.get() + 1);
+        self.oracle.on_new_disk(NodeId::new(n));
+    }
+
+    /// The process dies; what was not synced is lost unless `keep` says that it was just written.
+    pub fn crash(&mut self, n: u64, keep: bool) {
+        let node = self.node(n);
+        node.replica = None;
+        node.timers.clear();
+        node.admitted = None;
+        node.held = None;
+        node.disk.crash(keep);
+        for (_, wire) in self
+            .wires
+            .iter_mut()
+            .filter(|((a, b), _)| *a == n || *b == n)
+        {
+            wire.clear();
+        }
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|o| *o != n).collect();
+        for other in others {
+            self.step(other, Input::LinkLost { to: NodeId::new(n) });
+        }
+    }
+
+    /// One input to one replica, if it is up.
+    pub fn step(&mut self, n: u64, input: Input) {
+        let now = self.clock(n);
+        let Some(replica) = self
+            .nodes
+            .get_mut(&n)
+            .and_then(|node| node.replica.as_mut())
+        else {
+            return;
+        };
+        let mut out = Outputs::default();
+        replica.step(now, input, &mut out);
+        self.carry_out(n, out);
+    }
+
+    fn carry_out(&mut self, n: u64, out: Outputs) {
+        self.watch(n, &out);
+        for send in out.send {
+            let to = send.to.get();
+            if !self.quiet {
+                self.say(&format!("  {n}->{to} {}", show::message(&send.message)));
+            }
+            let up = self
+                .nodes
+                .get(&to)
+                .is_some_and(|other| other.replica.is_some());
+            if up && !self.cut.contains(&(n, to)) {
+                self.wires
+                    .entry((n, to))
+                    .or_default()
+                    .push_back(send.message);
+            }
+        }
+        for event in out.events {
+            let minor = matches!(
+                event,
+                Event::PeerRefused { .. } | Event::LinkUp { .. } | Event::ConfigRefused(_)
+            );
+            if !(minor && self.quiet) {
+                self.say(&format!("  {n} {}", show::event(&event)));
+            }
+        }
+        for reply in out.replies {
+            let result = match &reply.result {
+                Ok(outcome) => format!("{outcome:?}"),
+                Err(refusal) => format!("refused: {refusal}"),
+            };
+            self.say(&format!("  reply to #{}: {result}", reply.to.request));
+            self.replies.push((reply.to.request, reply.result));
+        }
+        let node = self.node(n);
+        node.timers.extend(out.timers);
+        node.disk.take(out.persist, out.apply);
+        let logs: Vec<_> = out
+            .log_reads
+            .iter()
+            .map(|r| (r.link, node.disk.read(r.after)))
+            .collect();
+        let pages: Vec<_> = out
+            .page_reads
+            .iter()
+            .map(|r| (r.to, disk::page(&node.disk, r)))
+            .collect();
+        for (link, groups) in logs {
+            self.step(n, Input::LogRead { link, groups });
+        }
+        for (to, page) in pages {
+            self.step(
+                n,
+                Input::PageRead {
+                    to,
+                    page: Box::new(page),
+                },
+            );
+        }
+    }
+
+    /// Shows the oracle what a step did.
+    fn watch(&mut self, n: u64, out: &Outputs) {
+        let id = NodeId::new(n);
+        let Some(node) = self.nodes.get(&n) else {
+            return;
+        };
+        let epoch = node
+            .replica
+            .as_ref()
+            .and_then(|r| r.chain())
+            .map_or(Epoch::ZERO, |c| c.epoch);
+        self.oracle.on_epoch(id, epoch, node.disk.epoch());
+        for apply in &out.apply {
+            if let Apply::Groups { groups, .. } = apply {
+                self.oracle.on_apply(id, groups);
+            }
+        }
+        for reply in &out.replies {
+            let key = self
+                .requests
+                .get(&reply.to.request)
+                .and_then(|(_, key)| key.clone());
+            if let Ok(outcome) = reply.result {
+                let members: Vec<NodeId> = node
+                    .replica
+                    .as_ref()
+                    .and_then(|r| r.chain())
+                    .map(|c| c.members.iter().map(|m| m.node).collect())
+                    .unwrap_or_default();
+                let nodes = &self.nodes;
+                let durable = |seq| {
+                    let of = |n: &NodeId| Some((*n, nodes.get(&n.get())?.disk.durable_at(seq)));
+                    members.iter().filter_map(of).collect()
+                };
+                self.oracle.on_acknowledged(key.as_ref(), outcome, durable);
+            }
+        }
+        if let Some(replica) = node.replica.as_ref()
+            && out
+                .persist
+                .iter()
+                .any(|p| matches!(p, crate::replica::Persist::Append(_)))
+            && replica.status(self.now).standing == crate::replica::Standing::Learner
+        {
+            self.oracle.on_learner(id, replica.last());
+        }
+        for event in &out.events {
+            match event {
+                Event::Fenced { evidence } if !self.forks_expected => {
+                    self.oracle.on_false_alarm(id, evidence);
+                }
+                Event::InSync { epoch, .. } if *epoch > Epoch::new(1) && !self.forks_expected => {
+                    let last = node.disk.durable();
+                    let start = node.disk.start();
+                    let disk = &node.disk;
+                    self.oracle.on_in_sync(id, last, |seq, record| {
+                        seq <= start || disk.record(seq).is_none_or(|found| found == *record)
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Syncs a node's log; false if there was nothing to sync.
+    pub fn persist(&mut self, n: u64) -> bool {
+        let up = self
+            .nodes
+            .get(&n)
+            .is_some_and(|node| node.replica.is_some());
+        let input = if up { self.node(n).disk.sync() } else { None };
+        input.map(|input| self.step(n, input)).is_some()
+    }
+
+    /// Syncs a node's log; the replica learns of it with [`World::release`].
+    pub fn hold(&mut self, n: u64) {
+        let node = self.node(n);
+        node.held = node.disk.sync();
+    }
+
+    /// The completion of a held sync arrives.
+    pub fn release(&mut self, n: u64) {
+        if let Some(input) = self.node(n).held.take() {
+            self.step(n, input);
+        }
+    }
+
+    /// Lets a node's engine work off its queue; false if there was nothing.
+    pub fn apply(&mut self, n: u64, flush: bool) -> bool {
+        let up = self
+            .nodes
+            .get(&n)
+            .is_some_and(|node| node.replica.is_some());
+        let inputs = if up {
+            self.node(n).disk.apply(flush)
+        } else {
+            Vec::new()
+        };
+        let any = !inputs.is_empty();
+        inputs.into_iter().for_each(|input| self.step(n, input));
+        any
+    }
+
+    /// Delivers the oldest message of a wire; false if there is none.
+    pub fn deliver(&mut self, from: u64, to: u64) -> bool {
+        let Some(message) = self
+            .wires
+            .get_mut(&(from, to))
+            .and_then(VecDeque::pop_front)
+        else {
+            return false;
+        };
+        self.step(
+            to,
+            Input::Message {
+                from: NodeId::new(from),
+                message,
+            },
+        );
+        true
+    }
+
+    /// The stream of a wire breaks: what is on it is lost, and its sender learns of that.
+    pub fn break_wire(&mut self, from: u64, to: u64) {
+        self.wires.remove(&(from, to));
+        self.step(
+            from,
+            Input::LinkLost {
+                to: NodeId::new(to),
+            },
+        );
+    }
+
+    /// Wires that carry something.
+    #[must_use]
+    pub fn busy_wires(&self) -> Vec<(u64, u64)> {
+        self.wires
+            .iter()
+            .filter(|(_, w)| !w.is_empty())
+            .map(|(pair, _)| *pair)
+            .collect()
+    }
+
+    /// Cuts or heals the wires between two nodes; `both` ways or only from `a` to `b`.
+    pub fn partition(&mut self, a: u64, b: u64, on: bool, both: bool) {
+        let pairs = if both {
+            vec![(a, b), (b, a)]
+        } else {
+            vec![(a, b)]
+        };
+        for (from, to) in &pairs {
+            if on {
+                self.cut.insert((*from, *to));
+            } else {
+                self.cut.remove(&(*from, *to));
+            }
+        }
+        for (from, to) in pairs {
+            self.break_wire(from, to);
+        }
+    }
+
+    /// Whether messages from `a` to `b` are cut off.
+    #[must_use]
+    pub fn is_cut(&self, a: u64, b: u64) -> bool {
+        self.cut.contains(&(a, b))
+    }
+
+    /// Delivers, syncs and applies until nothing is under way; false if it does not come to rest.
+    pub fn stabilize(&mut self) -> bool {
+        let quiet = std::mem::replace(&mut self.quiet, true);
+        let mut rested = false;
+        for _ in 0..ROUNDS_TO_REST_MAX {
+            let nodes: Vec<u64> = self.nodes.keys().copied().collect();
+            let mut any = false;
+            for (from, to) in self.busy_wires() {
+                any |= self.deliver(from, to);
+            }
+            for n in nodes {
+                any |= self.persist(n);
+                any |= self.apply(n, true);
+            }
+            if !any {
+                rested = true;
+                break;
+            }
+        }
+        self.quiet = quiet;
+        rested
+    }
+
+    /// Lets time pass; timers fire when they are due, in order.
+    pub fn tick(&mut self, ms: u64) {
+        let end = Mono::from_nanos(self.now.as_nanos() + ms * 1_000_000);
+        loop {
+            let due = self
+                .nodes
+                .iter()
+                .flat_map(|(n, node)| {
+                    let fast = i128::from(1_000_000 + node.clock_ppm);
+                    node.timers.iter().map(move |(timer, at)| {
+                        // Rounded up: the node's clock must have reached the moment.
+                        let nanos = (i128::from(at.as_nanos()) * 1_000_000 + fast - 1) / fast;
+                        let at = u64::try_from(nanos).unwrap_or(u64::MAX);
+                        (Mono::from_nanos(at), *n, *timer)
+                    })
+                })
+                .min()
+                .filter(|(at, ..)| *at <= end);
+            let Some((at, n, timer)) = due else { break };
+            self.now = self.now.max(at);
+            self.node(n).timers.remove(&timer);
+            self.step(n, Input::Timer(timer));
+        }
+        self.now = end;
+    }
+
+    /// Time passes in small steps, and everything is delivered in between.
+    pub fn run(&mut self, ms: u64) {
+        let quiet = std::mem::replace(&mut self.quiet, true);
+        for _ in 0..ms.div_ceil(10) {
+            self.tick(10);
+            self.stabilize();
+        }
+        self.quiet = quiet;
+    }
+
+    /// The newest config that was made.
+    #[must_use]
+    pub const fn chain(&self) -> Option<&ChainConfig> {
+        self.chain.as_ref()
+    }
+
+    /// Makes the next config (members that stay keep their stint) and offers it to some nodes.
+    pub fn configure(&mut self, members: &[u64], phase: ChainPhase, to: &[u64]) {
+        let epoch = self
+            .chain
+            .as_ref()
+            .map_or(Epoch::new(1), |c| c.epoch.next());
+        let old = self.chain.take();
+        let member = |n: &u64| {
+            let (node, disk) = (NodeId::new(*n), self.nodes.get(n)?.disk_id);
+            let stays = old.as_ref().and_then(|c| c.member(node, disk)).copied();
+            Some(stays.unwrap_or(Member {
+                node,
+                disk,
+                joined_epoch: epoch,
+            }))
+        };
+        let members = members.iter().filter_map(member).collect();
+        let range = KeyRange::all();
+        self.chain = Some(ChainConfig {
+            shard: SHARD,
+            epoch,
+            range,
+            phase,
+            members,
+        });
+        self.offer(to);
+    }
+
+    /// Offers the newest config to some nodes.
+    pub fn offer(&mut self, to: &[u64]) {
+        let Some(chain) = self.chain.clone() else {
+            return;
+        };
+        for n in to {
+            self.step(*n, Input::Config(chain.clone()));
+        }
+    }
+
+    /// Offers a config of any epoch, as an older or a wrong source would.
+    pub fn offer_config(&mut self, n: u64, chain: ChainConfig) {
+        debug_assert!(
+            accept_chain(None, &chain).is_ok(),
+            "a stage plays well-formed configs"
+        );
+        self.step(n, Input::Config(chain));
+    }
+
+    /// The number that the next request will have.
+    #[must_use]
+    pub const fn next_request(&self) -> u64 {
+        self.requests_made + 1
+    }
+
+    /// Hands a request to a node; its number names it in [`World::replies`].
+    pub fn submit(&mut self, n: u64, id: Option<RequestId>, command: Command) -> u64 {
+        self.requests_made += 1;
+        let number = self.requests_made;
+        let key = match &command {
+            Command::Write { key, .. } => Some(key.clone()),
+            Command::OpenSession | Command::CloseSession(_) => None,
+        };
+        let prior = self.nodes.get(&n).and_then(|node| {
+            let as_of = node.replica.as_ref()?.applied();
+            let row = node.disk.state.rows.get(key.as_ref()?);
+            let row = row.map(|(value, version)| Row {
+                value: value.clone(),
+                version: *version,
+            });
+            Some(Prior { as_of, row })
+        });
+        self.requests.insert(number, (n, key));
+        let reply_to = ReplyTo {
+            connection: 0,
+            request: number,
+        };
+        let deadline = Mono::from_nanos(u64::MAX);
+        self.step(
+            n,
+            Input::Requests(vec![Request {
+                reply_to,
+                id,
+                command,
+                prior,
+                deadline,
+            }]),
+        );
+        number
+    }
+
+    /// A read up to the point where its answer is about to leave.
+    ///
+    /// # Errors
+    /// Why it is refused, or what it waits for.
+    pub fn admit(&mut self, n: u64, key: &[u8]) -> Result<(), String> {
+        let now = self.clock(n);
+        let key = Bytes::copy_from_slice(key);
+        let least = self.oracle.least_version(&key);
+        let node = self.node(n);
+        let Some(replica) = &node.replica else {
+            return Err("the node is down".into());
+        };
+        let view = replica.read_view();
+        view.admit(now)
+            .map_err(|refusal| format!("refused: {refusal}"))?;
+        let found = match replica.key_state(&key) {
+            KeyState::WaitFor(seq) => return Err(format!("waits until {seq} is committed")),
+            KeyState::Committed { value, version } => value.map(|v| (v, version)),
+            KeyState::InEngine => node.disk.state.rows.get(&key).cloned(),
+        };
+        node.admitted = Some(Admitted {
+            view,
+            key,
+            found,
+            least,
+        });
+        Ok(())
+    }
+
+    /// The answer of an admitted read leaves, or is thrown away (R2).
+    ///
+    /// # Errors
+    /// Why it is thrown away; also if there was none.
+    pub fn answer(&mut self, n: u64) -> Result<Answer, String> {
+        let now = self.clock(n);
+        let node = self.node(n);
+        let Some(read) = node.admitted.take() else {
+            return Err("nothing was read".into());
+        };
+        let Some(replica) = &node.replica else {
+            return Err("the node is down".into());
+        };
+        read.view
+            .verify(&replica.read_view(), now)
+            .map_err(|refusal| format!("thrown away: {refusal}"))?;
+        let version = read
+            .found
+            .as_ref()
+            .map_or(Seq::ZERO, |(_, version)| *version);
+        self.oracle
+            .on_read(NodeId::new(n), &read.key, version, read.least);
+        Ok(Answer {
+            key: read.key,
+            row: read.found,
+        })
+    }
+}
