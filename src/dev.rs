@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::output::{Output, note};
-use crate::serve::engine_parser;
+use crate::serve::{end_with_parent, engine_parser};
 use layout::{ClusterFile, Layout, NodeEntry};
 use process::{Death, Event, Process};
 use ready::Ready;
@@ -73,17 +73,17 @@ pub(crate) struct Args {
     /// Start children again that die
     #[arg(long)]
     supervise: bool,
+    /// End when this process, the parent, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    parent_pid: Option<u32>,
 }
 
 /// Runs a cluster until it is told to stop.
 pub(crate) fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
-    let layout = Layout::open(args.dir.as_deref())?;
-    if layout.is_temporary() {
-        note(&format!(
-            "the data lies in {} and goes away at exit; --dir DIR keeps it\n",
-            layout.dir().display()
-        ));
+    if let Some(parent) = args.parent_pid {
+        end_with_parent(parent)?;
     }
+    let layout = Layout::open(args.dir.as_deref())?;
     // On this thread: children are tied to the thread that starts them.
     crate::on_all_threads(serve(args, &layout, output))
 }
@@ -94,6 +94,12 @@ async fn serve(args: Args, layout: &Layout, output: &mut Output) -> Result<(), F
         Some(cluster) => (keep(&args, layout, cluster)?, store::newest(layout).await?),
         None => create(&args, layout).await?,
     };
+    if layout.is_temporary() {
+        note(&format!(
+            "the data lies in {} and goes away at exit; --dir DIR keeps it\n",
+            layout.dir().display()
+        ));
+    }
     let mut processes = processes(layout, &cluster)?;
     let result = tokio::select! {
         result = attend(&args, layout, &cluster, config, &mut processes, output) => result,

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use crate::exit::Failure;
 
 pub(crate) use config::engine_parser;
+pub(crate) use parent::end_with as end_with_parent;
 
 /// The daemons.
 #[derive(Debug, Subcommand)]
@@ -42,7 +43,7 @@ pub(crate) struct NodeArgs {
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let Command::Node(args) = command;
     if let Some(parent) = args.parent_pid {
-        parent::end_with(parent)?;
+        end_with_parent(parent)?;
     }
     logging::start(&args.log)?;
     let start = config::resolve(args.keys)?;
