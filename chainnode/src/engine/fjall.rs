@@ -10,6 +10,7 @@ use std::path::Path;
 use ::fjall::{Database, Error, Guard, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch};
 use ::fjall::{PersistMode, Readable, Snapshot};
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use super::store::{Change, Reads, Space, Span, Store};
 use super::{EngineError, EngineOptions, meta, rows};
@@ -28,6 +29,12 @@ pub(super) struct FjallStore {
     db: Database,
     rows: Keyspace,
     meta: Keyspace,
+    /// Taken between two commits; every view is a clone of it.
+    ///
+    /// fjall 3.1 raises the `seqno` that snapshots see whenever it writes a table
+    /// out, also while a batch is half in the memtable, so a snapshot of any
+    /// other moment can show half a batch.
+    latest: RwLock<Snapshot>,
 }
 
 impl FjallStore {
@@ -65,7 +72,13 @@ impl FjallStore {
         };
         let rows = keyspace("rows", options.write_buffer_bytes)?;
         let meta = keyspace("meta", options.write_buffer_bytes / 2)?;
-        Ok(Self { db, rows, meta })
+        let latest = RwLock::new(db.snapshot());
+        Ok(Self {
+            db,
+            rows,
+            meta,
+            latest,
+        })
     }
 
     fn keyspace(&self, space: Space) -> &Keyspace {
@@ -111,7 +124,7 @@ impl Store for FjallStore {
     fn snapshot(&self) -> FjallSnapshot<'_> {
         FjallSnapshot {
             store: self,
-            snapshot: self.db.snapshot(),
+            snapshot: self.latest.read().clone(),
         }
     }
 
@@ -124,7 +137,9 @@ impl Store for FjallStore {
                 None => batch.remove(keyspace, change.key),
             }
         }
-        batch.commit().map_err(|error| failed("write", &error))
+        batch.commit().map_err(|error| failed("write", &error))?;
+        *self.latest.write() = self.db.snapshot();
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), EngineError> {

@@ -75,10 +75,10 @@ pub(super) trait Store: Send + Sync {
     /// A row's newest bytes; the fast path of point reads.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// An atomic view.
+    /// An atomic view; it holds every commit that has returned.
     fn snapshot(&self) -> Self::Snapshot<'_>;
 
-    /// Writes all changes at once; also at once for a crash.
+    /// Writes all changes at once; also at once for a crash. Commits exclude each other: the caller sees to that.
     fn commit(&self, changes: Vec<Change>) -> Result<(), EngineError>;
 
     /// Makes all earlier commits durable.
