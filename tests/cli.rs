@@ -1,5 +1,10 @@
 //! The command line as scripts see it: exit statuses, JSON, errors, hex and stdin.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runtime: these tests look at files that processes make"
+)]
+
 mod harness;
 
 use harness::{Cluster, Finished, finish, run};

@@ -23,53 +23,53 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// How long a test waits for what has to happen. Far longer than it takes: two busy cores must not fail a test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The ready file of `catena dev`.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Ready {
-    pub cluster_id: String,
-    pub endpoints: Vec<String>,
-    pub snapshot_store: String,
-    pub masters: Vec<Process>,
-    pub nodes: Vec<Process>,
+pub(crate) struct Ready {
+    pub(crate) cluster_id: String,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) snapshot_store: String,
+    pub(crate) masters: Vec<Process>,
+    pub(crate) nodes: Vec<Process>,
 }
 
 /// One process in it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Process {
-    pub id: u64,
-    pub addr: String,
-    pub http: String,
-    pub pid: u32,
-    pub dir: PathBuf,
-    pub cmd: Vec<String>,
+pub(crate) struct Process {
+    pub(crate) id: u64,
+    pub(crate) addr: String,
+    pub(crate) http: String,
+    pub(crate) pid: u32,
+    pub(crate) dir: PathBuf,
+    pub(crate) cmd: Vec<String>,
 }
 
 /// What a command left behind.
 #[derive(Clone, Debug)]
-pub struct Finished {
-    pub status: i32,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Finished {
+    pub(crate) status: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Finished {
     /// Its stdout as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// Its stdout as JSON lines.
-    pub fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.text().lines().map(|line| parse(line)).collect()
     }
 
     /// Its only line of JSON.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let lines = self.lines();
         assert_eq!(lines.len(), 1, "one line was expected: {self:?}");
         lines[0].clone()
@@ -77,13 +77,13 @@ impl Finished {
 
     /// The error on its stderr, as JSON.
     #[track_caller]
-    pub fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         parse(self.stderr.trim())["error"].clone()
     }
 
     /// The same, checked to have ended with `status`.
     #[track_caller]
-    pub fn ended(self, status: i32) -> Self {
+    pub(crate) fn ended(self, status: i32) -> Self {
         assert_eq!(self.status, status, "{self:?}");
         self
     }
@@ -95,7 +95,7 @@ fn parse(line: &str) -> Value {
 }
 
 /// The binary under test, without the variables of whoever runs the tests.
-pub fn catena() -> Command {
+pub(crate) fn catena() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_catena"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CATENA_") {
@@ -106,12 +106,12 @@ pub fn catena() -> Command {
 }
 
 /// Runs a command to its end.
-pub fn run(words: &[&str]) -> Finished {
+pub(crate) fn run(words: &[&str]) -> Finished {
     finish(catena().args(words), b"")
 }
 
 /// Runs a command to its end, with `stdin`.
-pub fn finish(command: &mut Command, stdin: &[u8]) -> Finished {
+pub(crate) fn finish(command: &mut Command, stdin: &[u8]) -> Finished {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -135,7 +135,7 @@ pub fn finish(command: &mut Command, stdin: &[u8]) -> Finished {
 
 /// Looks until `condition` holds; fails the test, naming `what`, when it does not for [`PATIENCE`].
 #[track_caller]
-pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(holds_in_time(condition), "not in {PATIENCE:?}: {what}");
 }
 
@@ -151,7 +151,7 @@ fn holds_in_time(mut condition: impl FnMut() -> bool) -> bool {
 }
 
 /// Whether a process runs; one that has ended and is not yet waited for does not.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(')')
@@ -161,7 +161,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// Sends a signal; a process that is gone is none to mind.
-pub fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
@@ -169,11 +169,11 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// A running cluster.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     dev: Child,
     ready: Ready,
     /// How long `dev` took until it served.
-    pub started_in: Duration,
+    pub(crate) started_in: Duration,
     /// Nodes that this test started again, by id.
     restarted: BTreeMap<u64, Child>,
     scratch: tempfile::TempDir,
@@ -182,7 +182,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `catena dev` with these flags, and waits until it serves.
     #[track_caller]
-    pub fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let ready_file = scratch.path().join("ready.json");
         let file = |name| std::fs::File::create(scratch.path().join(name)).expect("a file");
@@ -223,24 +223,24 @@ impl Cluster {
     }
 
     /// The ready file as it was when the cluster began to serve.
-    pub fn ready(&self) -> &Ready {
+    pub(crate) fn ready(&self) -> &Ready {
         &self.ready
     }
 
     /// `dev` itself.
-    pub fn dev_pid(&self) -> u32 {
+    pub(crate) fn dev_pid(&self) -> u32 {
         self.dev.id()
     }
 
     /// What `dev` has written to stdout and stderr.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let read = |name| std::fs::read_to_string(self.scratch.path().join(name));
         read("dev.out").unwrap_or_default() + &read("dev.err").unwrap_or_default()
     }
 
     /// The ready-file entry of a node.
     #[track_caller]
-    pub fn node(&self, id: u64) -> &Process {
+    pub(crate) fn node(&self, id: u64) -> &Process {
         let mut nodes = self.ready.nodes.iter();
         nodes
             .find(|node| node.id == id)
@@ -249,19 +249,19 @@ impl Cluster {
 
     /// A node's process, also after [`Cluster::restart`].
     #[track_caller]
-    pub fn pid(&self, id: u64) -> u32 {
+    pub(crate) fn pid(&self, id: u64) -> u32 {
         self.restarted
             .get(&id)
             .map_or_else(|| self.node(id).pid, Child::id)
     }
 
     /// The value of `CATENA_ENDPOINTS`.
-    pub fn endpoints(&self) -> String {
+    pub(crate) fn endpoints(&self) -> String {
         self.ready.endpoints.join(",")
     }
 
     /// A command of the binary against this cluster.
-    pub fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
+    pub(crate) fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = catena();
         command
             .env("CATENA_ENDPOINTS", self.endpoints())
@@ -270,26 +270,26 @@ impl Cluster {
     }
 
     /// Runs a command against this cluster to its end.
-    pub fn run(&self, words: &[&str]) -> Finished {
+    pub(crate) fn run(&self, words: &[&str]) -> Finished {
         finish(&mut self.command(words), b"")
     }
 
     /// Runs a command that has to succeed, and gives its one line of JSON.
     #[track_caller]
-    pub fn json(&self, words: &[&str]) -> Value {
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
         let words = [words, &["--output", "json"]].concat();
         self.run(&words).ended(0).json()
     }
 
     /// `catena status` as JSON, or `None` while no node answers.
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         let finished = self.run(&["status", "--output", "json"]);
         (finished.status == 0).then(|| finished.json())
     }
 
     /// The node with a role (`head`, `middle`, `tail`, `solo`) in the chain of a shard.
     #[track_caller]
-    pub fn with_role(&self, shard: u64, role: &str) -> u64 {
+    pub(crate) fn with_role(&self, shard: u64, role: &str) -> u64 {
         let status = self.status().expect("some node answers");
         let chains = status["chains"].as_array().expect("chains").clone();
         let chain = chains
@@ -304,7 +304,7 @@ impl Cluster {
 
     /// Kills a node (SIGKILL), and waits until it is gone.
     #[track_caller]
-    pub fn kill(&mut self, id: u64) {
+    pub(crate) fn kill(&mut self, id: u64) {
         let pid = self.pid(id);
         signal(pid, Signal::KILL);
         if let Some(mut child) = self.restarted.remove(&id) {
@@ -315,7 +315,7 @@ impl Cluster {
 
     /// Runs a killed node's command again. Returns at once: wait for what the test needs of it.
     #[track_caller]
-    pub fn restart(&mut self, id: u64) {
+    pub(crate) fn restart(&mut self, id: u64) {
         let child = self
             .restart_command(id)
             .spawn()
@@ -328,7 +328,7 @@ impl Cluster {
 
     /// The command that starts a node again, its words at the end of its log.
     #[track_caller]
-    pub fn restart_command(&self, id: u64) -> Command {
+    pub(crate) fn restart_command(&self, id: u64) -> Command {
         let node = self.node(id);
         let log = node.dir.with_extension("log");
         let log = std::fs::File::options()
@@ -349,7 +349,7 @@ impl Cluster {
 
     /// Waits until every chain is healthy.
     #[track_caller]
-    pub fn wait_healthy(&self) {
+    pub(crate) fn wait_healthy(&self) {
         let mut last = None;
         let healthy = holds_in_time(|| {
             last = self.status();
@@ -362,7 +362,7 @@ impl Cluster {
     }
 
     /// The last words of `dev` and of every node, for messages of failed tests.
-    pub fn evidence(&self) -> String {
+    pub(crate) fn evidence(&self) -> String {
         let mut text = self.said();
         for node in &self.ready.nodes {
             let log = std::fs::read_to_string(node.dir.with_extension("log")).unwrap_or_default();
@@ -378,7 +378,7 @@ impl Cluster {
 
     /// Asks `dev` to stop with a signal, waits for it, and says how it ended.
     #[track_caller]
-    pub fn stop(&mut self, with: Signal) -> ExitStatus {
+    pub(crate) fn stop(&mut self, with: Signal) -> ExitStatus {
         signal(self.dev.id(), with);
         let mut ended = None;
         wait_until("dev ends", || {
@@ -406,7 +406,7 @@ impl Drop for Cluster {
 
 /// Writes a file into a folder, and gives its path as text.
 #[track_caller]
-pub fn write(dir: &Path, name: &str, content: &str) -> String {
+pub(crate) fn write(dir: &Path, name: &str, content: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, content).expect("the file can be written");
     path.display().to_string()

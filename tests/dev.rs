@@ -1,0 +1,162 @@
+//! `catena dev` as a user meets it: what it says, what it leaves behind, what it keeps.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runtime: these tests look at files that processes make"
+)]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Cluster, Ready, finish, is_alive, signal, wait_until};
+use rustix::process::Signal;
+
+/// The promise is 5 s; a test machine with every core busy gets three times that.
+const READY_IN_MAX: Duration = Duration::from_secs(15);
+
+fn pids(ready: &Ready) -> Vec<u32> {
+    ready.nodes.iter().map(|node| node.pid).collect()
+}
+
+#[track_caller]
+fn wait_gone(pids: &[u32]) {
+    wait_until("no child is left", || {
+        !pids.iter().any(|pid| is_alive(*pid))
+    });
+}
+
+#[test]
+fn a_cluster_is_ready_in_seconds_and_says_what_it_is() {
+    let cluster = Cluster::start(&[]);
+    assert!(
+        cluster.started_in < READY_IN_MAX,
+        "{:?}",
+        cluster.started_in
+    );
+    let said = cluster.said();
+    assert!(said.contains("goes away"), "{said}");
+    let endpoints = format!("export CATENA_ENDPOINTS={}", cluster.endpoints());
+    assert!(said.contains(&endpoints), "{said}");
+    assert!(said.contains("no masters"), "{said}");
+    let ready = cluster.ready();
+    assert_eq!((ready.nodes.len(), ready.masters.len()), (3, 0));
+    assert!(
+        ready.snapshot_store.starts_with("file:///"),
+        "{}",
+        ready.snapshot_store
+    );
+    for node in &ready.nodes {
+        assert!(is_alive(node.pid) && node.dir.is_dir(), "{node:?}");
+        assert!(
+            said.contains(&node.pid.to_string()) && said.contains(&node.addr),
+            "{said}"
+        );
+        // The command names nothing inside the node's folder.
+        let dir = node.dir.display().to_string();
+        assert!(
+            node.cmd
+                .iter()
+                .all(|word| *word == dir || !word.starts_with(&dir)),
+            "{node:?}"
+        );
+    }
+}
+
+#[test]
+fn however_dev_ends_no_child_is_left() {
+    for with in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut cluster = Cluster::start(&["--nodes", "2", "--engine", "memory"]);
+        let children = pids(cluster.ready());
+        let folder = cluster.node(1).dir.clone();
+        let ended = cluster.stop(with);
+        if with == Signal::KILL {
+            assert!(!ended.success());
+        } else {
+            assert!(ended.success(), "{with:?}: {ended}, {}", cluster.evidence());
+            assert!(
+                !folder.exists(),
+                "{with:?}: the temporary folder is still there"
+            );
+        }
+        wait_gone(&children);
+    }
+}
+
+#[test]
+fn a_folder_keeps_its_cluster_through_a_stop_and_a_kill() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let dir = scratch.path().join("cluster").display().to_string();
+    let mut first = Cluster::start(&["--dir", &dir, "--shards", "2"]);
+    assert!(
+        first.said().contains("the data is kept"),
+        "{}",
+        first.said()
+    );
+    first.json(&["put", "a", "1"]);
+    assert!(first.stop(Signal::TERM).success());
+    wait_gone(&pids(first.ready()));
+
+    let mut second = Cluster::start(&["--dir", &dir]);
+    assert_eq!(second.ready().cluster_id, first.ready().cluster_id);
+    assert_eq!(second.endpoints(), first.endpoints());
+    assert_eq!(second.json(&["get", "a"])["value"], "1");
+    second.json(&["put", "b", "2"]);
+    second.stop(Signal::KILL);
+    wait_gone(&pids(second.ready()));
+
+    let third = Cluster::start(&["--dir", &dir]);
+    assert_eq!(third.json(&["get", "a"])["value"], "1");
+    assert_eq!(third.json(&["get", "b"])["value"], "2");
+    let chains = third.status().expect("it answers")["chains"]
+        .as_array()
+        .expect("chains")
+        .len();
+    assert_eq!(chains, 2);
+
+    let refused = |flags: &[&str]| {
+        let words = [&["dev", "--dir", &dir], flags].concat();
+        finish(harness::catena().args(&words), b"")
+    };
+    // The folder is in use, and what it holds is decided.
+    assert!(
+        refused(&[])
+            .ended(1)
+            .stderr
+            .contains("another `catena dev`")
+    );
+    drop(third);
+    assert!(
+        refused(&["--nodes", "5"])
+            .ended(2)
+            .stderr
+            .contains("--nodes")
+    );
+}
+
+#[test]
+fn a_node_that_dies_is_told_and_its_command_brings_it_back() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.json(&["put", "k", "1"]);
+    let tail = cluster.with_role(1, "tail");
+    cluster.kill(tail);
+    wait_until("dev tells of the death", || {
+        cluster.said().contains(&format!("node {tail} (pid"))
+    });
+    let status = cluster.status().expect("two nodes answer");
+    assert_eq!(status["chains"][0]["state"], "blocked", "{status}");
+    cluster.restart(tail);
+    cluster.wait_healthy();
+    assert_eq!(cluster.json(&["incr", "k"])["value"], "2");
+}
+
+#[test]
+fn with_supervise_a_node_that_dies_is_started_again() {
+    let cluster = Cluster::start(&["--supervise"]);
+    cluster.json(&["put", "k", "1"]);
+    let old = cluster.pid(2);
+    signal(old, Signal::KILL);
+    wait_until("node 2 is gone", || !is_alive(old));
+    cluster.wait_healthy();
+    assert_eq!(cluster.json(&["incr", "k"])["value"], "2");
+}
