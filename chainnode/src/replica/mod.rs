@@ -248,9 +248,12 @@ impl Replica {
             }
             // L5: the recovered log was synced before this replica was made.
             self.log.all_durable();
-            if self.log.last() < log_end {
-                let end = self.log.last();
+            let end = self.log.last();
+            if end < log_end {
                 damage.get_or_insert_with(|| format!("the log is not whole after {end}"));
+            }
+            if damage.is_some() {
+                // What may still lie on the disk behind this position is void.
                 self.cut_log(end, out);
             }
         } else {
