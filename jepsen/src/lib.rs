@@ -1,0 +1,3 @@
+//! Catena: jepsen.
+
+pub mod check;
