@@ -1,6 +1,7 @@
 //! What a caller is told when an operation has an answer.
 
 use bytes::Bytes;
+use catena_proto::call::Freshness;
 use catena_proto::ids::{Seq, ShardId};
 
 /// A key's value, as a read returns it.
@@ -14,15 +15,6 @@ pub struct Value {
     pub shard: ShardId,
     /// How old the answer is; of stale reads only.
     pub freshness: Option<Freshness>,
-}
-
-/// The state that a stale read was answered from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freshness {
-    /// Everything up to this `seq` is in it.
-    pub applied: Seq,
-    /// How long the node had not been told of anything newer, in milliseconds.
-    pub lag_ms: u64,
 }
 
 /// What a read must guarantee.

@@ -4,17 +4,28 @@
 
 mod answer;
 mod client;
+mod contact;
+mod data;
 mod error;
 mod limits;
+mod node;
 mod options;
+mod pipe;
 mod plan;
+mod refresh;
+mod scan;
+mod session;
+mod shared;
+mod status;
+mod topology;
 
-pub use answer::{
-    Consistency, Counter, Deleted, Freshness, ScanRange, ScanRow, Swap, Value, Written,
-};
+pub use answer::{Consistency, Counter, Deleted, ScanRange, ScanRow, Swap, Value, Written};
+pub use catena_proto::call::Freshness;
 pub use catena_proto::config::{ChainConfig, KeyRange, NodeInfo};
 pub use catena_proto::ids::{ClusterId, NodeId, Seq, ShardId};
 pub use catena_proto::op::Expect;
-pub use client::{Client, Scan, node_status_at};
+pub use client::Client;
 pub use error::{Cause, Error};
 pub use options::{Options, ReadFrom};
+pub use scan::Scan;
+pub use status::node_status_at;

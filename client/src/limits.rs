@@ -14,6 +14,10 @@ pub(crate) const READ_STRIDE: u32 = 64;
 pub(crate) const READ_TRY: Duration = Duration::from_secs(1);
 /// A write that is not answered in this time is sent again under its session, to whoever is head then.
 pub(crate) const WRITE_TRY: Duration = Duration::from_secs(2);
+/// Unary calls to one node at once: each may hold a few MiB; more wait for their turn.
+pub(crate) const BULK_IN_FLIGHT_MAX: usize = 64;
+/// How long a client that leaves waits for its sessions to be closed; they also end by themselves.
+pub(crate) const CLOSE_TRY: Duration = Duration::from_millis(500);
 /// First pause before a try is repeated; a chain that loses a member is back within a few of these.
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause before a try is repeated: it bounds what a client adds to a fail-over.

@@ -153,15 +153,6 @@ impl RouteTable {
     pub(crate) const fn nodes(&self) -> &BTreeMap<NodeId, NodeInfo> {
         &self.nodes
     }
-
-    /// The first key, from `start` on, that no known chain holds; `None` if there is none.
-    pub(crate) fn gap_from(&self, start: &Bytes) -> Option<Bytes> {
-        let mut at = start.clone();
-        while let Some(route) = self.of_key(&at) {
-            at = route.chain.range.end.clone()?;
-        }
-        Some(at)
-    }
 }
 
 #[cfg(test)]
@@ -226,8 +217,6 @@ mod tests {
         assert_eq!(before(Some(b"n")), Some(2));
         assert_eq!(before(Some(b"m")), Some(1));
         assert_eq!(before(Some(b"b")), None);
-        assert_eq!(table.gap_from(&Bytes::new()), Some(Bytes::new()));
-        assert_eq!(table.gap_from(&Bytes::from_static(b"c")), None);
     }
 
     #[test]
