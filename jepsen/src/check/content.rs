@@ -18,6 +18,14 @@ impl ContentId {
     /// The key does not exist.
     pub(super) const ABSENT: Self = Self(0);
 
+    /// The key exists, with a content that no answer names.
+    pub(super) const OTHER: Self = Self(1);
+
+    /// A number that [`ContentId::get`] gave.
+    pub(super) const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
     /// The number itself, for keys of caches.
     pub(super) const fn get(self) -> u32 {
         self.0
@@ -41,10 +49,17 @@ pub(super) struct Contents {
     nodes: Vec<Node>,
     by_hash: WordMap<(u64, usize), Vec<ContentId>>,
     appended: WordMap<(u32, u32), ContentId>,
+    /// Within a search: the only appends that do not lead to [`ContentId::OTHER`].
+    edges: Option<WordMap<(u32, u32), ContentId>>,
 }
 
 /// An odd multiplier for the rolling hash; any will do, since bytes decide.
 const BASE: u64 = 0x0100_0000_01b3;
+
+/// `BASE * BASE_INVERSE` is 1 in 64 bits.
+const BASE_INVERSE: u64 = 0xce96_5057_aff6_957b;
+
+const _: () = assert!(BASE.wrapping_mul(BASE_INVERSE) == 1);
 
 fn roll(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| {
@@ -53,20 +68,27 @@ fn roll(hash: u64, bytes: &[u8]) -> u64 {
 }
 
 impl Contents {
-    /// Only [`ContentId::ABSENT`].
+    /// Only [`ContentId::ABSENT`] and [`ContentId::OTHER`].
     pub(super) fn new() -> Self {
-        let absent = Node {
+        let node = |len| Node {
             tail: Bytes::new(),
             parent: None,
-            len: 0,
+            len,
             hash: 0,
             prefix_of: None,
         };
         Self {
-            nodes: vec![absent],
+            // "Other" is longer than anything, so it begins nothing.
+            nodes: vec![node(0), node(usize::MAX)],
             by_hash: WordMap::default(),
             appended: WordMap::default(),
+            edges: None,
         }
+    }
+
+    /// Makes every append that is not among these lead to [`ContentId::OTHER`]; `None` ends that.
+    pub(super) fn restrict(&mut self, edges: Option<WordMap<(u32, u32), ContentId>>) {
+        self.edges = edges;
     }
 
     /// How many contents there are: what they cost in memory grows with it.
@@ -93,6 +115,10 @@ impl Contents {
 
     /// `content` with `chunk` behind it; absent counts as empty.
     pub(super) fn append(&mut self, content: ContentId, chunk: ContentId) -> ContentId {
+        if let Some(edges) = &self.edges {
+            let after = edges.get(&(content.0, chunk.0));
+            return after.copied().unwrap_or(ContentId::OTHER);
+        }
         if let Some(known) = self.appended.get(&(content.0, chunk.0)) {
             return *known;
         }
@@ -111,6 +137,32 @@ impl Contents {
         };
         self.appended.insert((content.0, chunk.0), id);
         id
+    }
+
+    /// What was there before `suffix` was appended; `content` must end with it.
+    pub(super) fn without_suffix(&mut self, content: ContentId, suffix: ContentId) -> ContentId {
+        let whole = self.bytes(content);
+        let tail = self.bytes(suffix);
+        let len = whole.len().saturating_sub(tail.len());
+        // The rolling hash runs backwards, so tracing a long value costs no more than its last item.
+        let mut hash = self.node(content).hash;
+        for byte in tail.iter().rev() {
+            hash = hash
+                .wrapping_sub(u64::from(*byte) + 1)
+                .wrapping_mul(BASE_INVERSE);
+        }
+        let candidates = self
+            .by_hash
+            .get(&(hash, len))
+            .map_or(&[][..], Vec::as_slice);
+        match candidates
+            .iter()
+            .copied()
+            .find(|id| self.ends_at(*id, &whole[..len]))
+        {
+            Some(id) => id,
+            None => self.add(whole.slice(..len), None, len, hash),
+        }
     }
 
     /// The content of a decimal integer.
@@ -255,6 +307,10 @@ mod tests {
         let empty = contents.intern(&bytes(""));
         assert_ne!(empty, ContentId::ABSENT);
         assert_eq!(contents.append(empty, a), a);
+        assert_eq!(contents.without_suffix(by_pieces, bc), a);
+        assert_eq!(contents.without_suffix(by_pieces, by_pieces), empty);
+        let cut = contents.without_suffix(by_pieces, c);
+        assert_eq!(cut, ab);
     }
 
     #[test]

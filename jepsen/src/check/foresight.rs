@@ -23,6 +23,7 @@
 use super::chains::Chains;
 use super::content::{ContentId, Contents};
 use super::key_state::{Act, CasTold, Condition, KeyState};
+use super::lineage::{Lineage, needed};
 use super::timeline::Timeline;
 use super::word_hash::WordMap;
 
@@ -38,6 +39,8 @@ pub(super) struct Foresight {
     index: WordMap<u32, u32>,
     /// Per certain operation: the need, an index into `contents`.
     need_of: Vec<Option<u32>>,
+    /// Per class: the need of its optional operation, if that must happen.
+    need_of_optional: Vec<Option<u32>>,
     /// Per place in the order of returns: the first operation from there on that needs something.
     next_needing: Vec<u32>,
     /// Per need: unplaced operations that need it, and that could make it.
@@ -109,7 +112,12 @@ pub(super) enum Outlook {
 
 impl Foresight {
     /// Looks at the answers of the first `needing` certain operations in the order of returns.
-    pub(super) fn new(timeline: &Timeline, needing: usize, contents: &mut Contents) -> Self {
+    pub(super) fn new(
+        timeline: &Timeline,
+        lineage: Option<&Lineage>,
+        needing: usize,
+        contents: &mut Contents,
+    ) -> Self {
         // Sums tell the number before only where every content is a number as we spell it.
         let sums_tell = timeline.classes.iter().all(|class| {
             matches!(
@@ -119,7 +127,23 @@ impl Foresight {
         });
         let mut index: WordMap<u32, u32> = WordMap::default();
         let mut needs: Vec<ContentId> = Vec::new();
-        let mut needed = Vec::new();
+        let mut needed: Vec<u32> = Vec::new();
+        let mut note = |content: ContentId| {
+            let need = *index.entry(content.get()).or_insert_with(|| {
+                needs.push(content);
+                needed.push(0);
+                needs.len() as u32 - 1
+            });
+            needed[need as usize] += 1;
+            need
+        };
+        // An append that is pinned needs the content before it; what begins from nothing needs nothing.
+        let pin = |act: &Act, contents: &Contents| match (lineage, *act) {
+            (Some(lineage), Act::Append { chunk, .. }) => lineage
+                .pin(chunk)
+                .filter(|before| contents.len(*before) > 0),
+            _ => None,
+        };
         let mut need_of = Vec::with_capacity(timeline.certain.len());
         for (place, op) in timeline.certain.iter().enumerate() {
             let told = if place < needing {
@@ -127,18 +151,17 @@ impl Foresight {
             } else {
                 None
             };
-            let need = told.map(|content| {
-                *index.entry(content.get()).or_insert_with(|| {
-                    needs.push(content);
-                    needed.push(0);
-                    needs.len() as u32 - 1
-                })
-            });
-            if let Some(need) = need {
-                needed[need as usize] += 1;
-            }
-            need_of.push(need);
+            need_of.push(told.or_else(|| pin(&op.act, contents)).map(&mut note));
         }
+        // A pinned item is appended once, so its class has one operation, and an optional one must happen.
+        let need_of_optional = timeline
+            .classes
+            .iter()
+            .map(|class| {
+                let before = (!class.optional.is_empty()).then(|| pin(&class.act, contents));
+                before.flatten().map(&mut note)
+            })
+            .collect();
         let mut next_needing = vec![timeline.certain.len() as u32; timeline.certain.len() + 1];
         for place in (0..timeline.certain.len()).rev() {
             next_needing[place] = match need_of[place] {
@@ -153,6 +176,7 @@ impl Foresight {
             contents: needs,
             index,
             need_of,
+            need_of_optional,
             next_needing,
             needed,
             supplies: Vec::with_capacity(timeline.classes.len()),
@@ -251,7 +275,7 @@ impl Foresight {
         if let Some(need) = self.need_of[id as usize] {
             self.needed[need as usize] -= 1;
         }
-        self.use_up(class);
+        self.spend(class);
     }
 
     /// Takes [`Foresight::place`] back.
@@ -259,11 +283,26 @@ impl Foresight {
         if let Some(need) = self.need_of[id as usize] {
             self.needed[need as usize] += 1;
         }
-        self.give_back(class);
+        self.unspend(class);
     }
 
     /// Notes that an optional operation of a class was placed.
     pub(super) fn use_up(&mut self, class: u32) {
+        if let Some(need) = self.need_of_optional[class as usize] {
+            self.needed[need as usize] -= 1;
+        }
+        self.spend(class);
+    }
+
+    /// Takes [`Foresight::use_up`] back.
+    pub(super) fn give_back(&mut self, class: u32) {
+        if let Some(need) = self.need_of_optional[class as usize] {
+            self.needed[need as usize] += 1;
+        }
+        self.unspend(class);
+    }
+
+    fn spend(&mut self, class: u32) {
         match &self.supplies[class as usize] {
             Some(supplies) => {
                 for need in supplies {
@@ -274,8 +313,7 @@ impl Foresight {
         }
     }
 
-    /// Takes [`Foresight::use_up`] back.
-    pub(super) fn give_back(&mut self, class: u32) {
+    fn unspend(&mut self, class: u32) {
         match &self.supplies[class as usize] {
             Some(supplies) => {
                 for need in supplies {
@@ -421,16 +459,6 @@ impl Foresight {
 /// The content that a certain operation was told that the key had before it.
 fn need(act: &Act, sums_tell: bool, contents: &mut Contents) -> Option<ContentId> {
     match *act {
-        Act::Read { content, .. } => Some(content),
-        Act::Cas {
-            condition: Condition::Content(content),
-            told: CasTold::Matched(_),
-            ..
-        } => Some(content),
-        Act::Delete {
-            existed: Some(false),
-            ..
-        } => Some(ContentId::ABSENT),
         Act::Incr {
             by, sum: Some(sum), ..
         } if sums_tell => {
@@ -441,7 +469,7 @@ fn need(act: &Act, sums_tell: bool, contents: &mut Contents) -> Option<ContentId
                 .filter(|before| *before != 0)?;
             Some(contents.integer(before))
         }
-        _ => None,
+        _ => needed(act),
     }
 }
 
@@ -451,6 +479,11 @@ enum Contradicts {
     Content(ContentId),
     /// It depends on the version.
     Version,
+}
+
+/// Whether some state's content or version contradicts the operation, apart from its need.
+pub(super) fn can_be_contradicted(act: &Act) -> bool {
+    !matches!(contradicts(act), Contradicts::Nothing)
 }
 
 fn contradicts(act: &Act) -> Contradicts {

@@ -5,6 +5,8 @@
 //! first return that is not placed yet; remember each position that was
 //! tried; go back when stuck. On top of it:
 //!
+//! - what every linearization must look like is derived first (`lineage`),
+//!   which decides many histories by itself;
 //! - observations that fit the state are placed at once, without an
 //!   alternative: they change nothing, and placing them now forbids nothing;
 //! - operations with the same act, and optional ones, are tried one per class
@@ -18,8 +20,9 @@ use std::collections::BTreeSet;
 
 use super::chains::Chains;
 use super::content::{ContentId, Contents};
-use super::foresight::{Foresight, Outlook, Purpose, Remaining};
+use super::foresight::{Foresight, Outlook, Purpose, Remaining, can_be_contradicted};
 use super::key_state::{Act, KeyState, Version};
+use super::lineage::Lineage;
 use super::model::KeyOp;
 use super::timeline::Timeline;
 use super::visited::{Used, Visited};
@@ -61,10 +64,23 @@ pub(super) fn decide(
     limits: Limits,
     steps: &mut u64,
 ) -> Found {
-    let timeline = Timeline::new(ops);
-    let mut search = Search::new(&timeline, contents, limits, Goal::Decide);
+    *steps += ops.len() as u64;
+    let Some(mut lineage) = Lineage::new(ops, initial.content, contents) else {
+        let timeline = Timeline::new(ops);
+        let mut search = Search::new(&timeline, None, contents, limits, Goal::Decide);
+        let found = search.run(initial);
+        *steps += search.steps;
+        return found;
+    };
+    if lineage.contradicts() {
+        return Found::NotLinearizable;
+    }
+    let timeline = Timeline::new(&lineage.simplify(ops));
+    contents.restrict(Some(lineage.take_edges()));
+    let mut search = Search::new(&timeline, Some(&lineage), contents, limits, Goal::Decide);
     let found = search.run(initial);
     *steps += search.steps;
+    contents.restrict(None);
     found
 }
 
@@ -78,7 +94,7 @@ pub(super) fn contents_before_last(
     steps: &mut u64,
 ) -> Option<BTreeSet<ContentId>> {
     let timeline = Timeline::new(ops);
-    let mut search = Search::new(&timeline, contents, limits, Goal::Survey);
+    let mut search = Search::new(&timeline, None, contents, limits, Goal::Survey);
     let found = search.run(initial);
     *steps += search.steps;
     (found == Found::NotLinearizable).then_some(search.surveyed)
@@ -124,6 +140,9 @@ enum Entered {
 
 struct Search<'a> {
     timeline: &'a Timeline,
+    lineage: Option<&'a Lineage>,
+    /// Whether a write that leads to "other" changes nothing for anyone when the key holds that already.
+    others_place_themselves: bool,
     contents: &'a mut Contents,
     limits: Limits,
     goal: Goal,
@@ -150,11 +169,28 @@ struct Search<'a> {
     steps: u64,
 }
 
+/// Whether a write leads to a content that no answer names, wherever it is placed.
+const fn leads_to_other(act: &Act) -> bool {
+    matches!(
+        act,
+        Act::Put {
+            content: ContentId::OTHER,
+            ..
+        }
+    )
+}
+
 /// What an interned value costs beside the bytes that it shares with the history.
 const CONTENT_BYTES: usize = 192;
 
 impl<'a> Search<'a> {
-    fn new(timeline: &'a Timeline, contents: &'a mut Contents, limits: Limits, goal: Goal) -> Self {
+    fn new(
+        timeline: &'a Timeline,
+        lineage: Option<&'a Lineage>,
+        contents: &'a mut Contents,
+        limits: Limits,
+        goal: Goal,
+    ) -> Self {
         let entries = timeline.certain.len() as u32;
         // A survey asks what the last operation could be told, so what it was told does not count.
         let needing = match goal {
@@ -167,7 +203,13 @@ impl<'a> Search<'a> {
             .map(|class| class.certain.clone())
             .collect();
         Self {
-            foresight: Foresight::new(timeline, needing, contents),
+            foresight: Foresight::new(timeline, lineage, needing, contents),
+            lineage,
+            others_place_themselves: lineage.is_some()
+                && !timeline
+                    .classes
+                    .iter()
+                    .any(|class| can_be_contradicted(&class.act)),
             contents_at_start: contents.count(),
             contents,
             limits,
@@ -288,7 +330,9 @@ impl<'a> Search<'a> {
                 if op.call > bound.ret {
                     break;
                 }
-                if op.act.is_observation() && !self.is_last(id) {
+                let free = op.act.is_observation()
+                    || (self.others_place_themselves && leads_to_other(&op.act));
+                if free && !self.is_last(id) {
                     self.steps += 1;
                     if op.act.step(state, self.contents) == Some(state) {
                         self.place(Place::Certain(id));
@@ -438,11 +482,18 @@ impl<'a> Search<'a> {
     }
 
     fn may_follow(&mut self, act: &Act, state: KeyState, outlook: Outlook) -> bool {
-        match (outlook, *act) {
-            (Outlook::Along(whole), Act::Append { chunk, .. }) => {
+        let Act::Append { chunk, .. } = *act else {
+            return true;
+        };
+        match (self.lineage.and_then(|lineage| lineage.pin(chunk)), outlook) {
+            (Some(before), _) => {
+                let lens = [before, state.content].map(|content| self.contents.len(content));
+                before == state.content || lens == [0, 0]
+            }
+            (None, Outlook::Along(whole)) => {
                 self.contents.goes_on_with(whole, state.content, chunk)
             }
-            _ => true,
+            (None, Outlook::Open | Outlook::Hopeless) => true,
         }
     }
 

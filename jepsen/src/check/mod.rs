@@ -9,7 +9,7 @@
 //! - Formats: [`json_lines`] (our own), [`edn_history`], [`jepsen_log`];
 //!   [`parse`] tells them apart.
 //! - Specification: [`model`].
-//! - Search: `linear`, with `timeline`, `foresight`, `visited`; `window`
+//! - Search: `linear`, with `lineage`, `timeline`, `foresight`, `visited`; `window`
 //!   shrinks what it refuses.
 //! - Verdicts for people and programs: [`report`].
 //! - Properties that need no search: [`exactly_once`].
@@ -28,6 +28,7 @@ pub mod jepsen_log;
 mod json_bytes;
 pub mod json_lines;
 mod key_state;
+mod lineage;
 mod linear;
 pub mod model;
 pub mod operation;
