@@ -96,8 +96,10 @@ impl Reading {
     pub(crate) fn now(pids: &[u32]) -> Self {
         let of = |who: &str| {
             let line = std::fs::read_to_string(format!("/proc/{who}/stat")).ok()?;
-            Some(ticks(&line)? * 1_000_000_000 / rustix::param::clock_ticks_per_second())
-                .map(Duration::from_nanos)
+            let per_second = rustix::param::clock_ticks_per_second();
+            Some(Duration::from_nanos(
+                ticks(&line)? * 1_000_000_000 / per_second,
+            ))
         };
         Self {
             client: of("self"),
