@@ -12,6 +12,7 @@ pub mod limits;
 pub mod message;
 pub mod op;
 pub mod record;
+pub mod snapshot;
 pub mod time;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]

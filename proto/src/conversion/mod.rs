@@ -3,6 +3,7 @@
 //! Bytes from outside are only ever looked at here. Nothing in it panics, and what
 //! it lets through is well formed and within `limits`.
 
+pub mod chain;
 pub mod config;
 pub mod kv;
 pub mod pipe;
