@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use catena_proto::config::{ChainConfig, NodeInfo};
 use catena_proto::ids::{NodeId, ShardId};
 use catena_proto::limits::{NODES_MAX, SHARDS_MAX};
@@ -157,6 +156,7 @@ impl RouteTable {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use catena_proto::config::{ChainPhase, KeyRange, Member};
     use catena_proto::ids::{DiskId, Epoch};
     use proptest::prelude::*;
