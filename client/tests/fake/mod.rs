@@ -3,7 +3,12 @@
 //! Its nodes share one state, so there is nothing to replicate; each has a runtime
 //! of its own, and stopping one is as abrupt as the death of a process.
 
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test uses its part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test uses its part"
+)]
 #![allow(clippy::disallowed_methods, reason = "a fake of the runtime")]
 
 mod service;
