@@ -171,7 +171,7 @@ impl Contents {
     }
 
     /// The integer that a content stands for; absent counts as 0, and what is no number is `None`.
-    pub(super) fn to_integer(&mut self, content: ContentId) -> Option<i64> {
+    pub(super) fn integer_of(&mut self, content: ContentId) -> Option<i64> {
         if content == ContentId::ABSENT {
             return Some(0);
         }
@@ -336,9 +336,9 @@ mod tests {
     fn integers_are_decimal_and_absent_is_zero() {
         let mut contents = Contents::new();
         let seven = contents.integer(-7);
-        assert_eq!(contents.to_integer(seven), Some(-7));
-        assert_eq!(contents.to_integer(ContentId::ABSENT), Some(0));
+        assert_eq!(contents.integer_of(seven), Some(-7));
+        assert_eq!(contents.integer_of(ContentId::ABSENT), Some(0));
         let word = contents.intern(&bytes("x"));
-        assert_eq!(contents.to_integer(word), None);
+        assert_eq!(contents.integer_of(word), None);
     }
 }

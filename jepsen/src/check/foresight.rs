@@ -64,6 +64,8 @@ pub(super) struct Foresight {
     has_increments: bool,
     /// Optional writes that are conditional on a content: the class, and that content.
     conditional: Vec<(u32, ContentId)>,
+    /// Optional writes that are conditional on a version, which any write can bring.
+    by_version: Vec<u32>,
 }
 
 /// What an optional write must do to be worth placing.
@@ -192,6 +194,7 @@ impl Foresight {
                 .iter()
                 .any(|class| matches!(class.act, Act::Incr { .. })),
             conditional: conditional(timeline),
+            by_version: by_version(timeline),
         };
         foresight.count_supplies(timeline, contents);
         foresight
@@ -388,6 +391,7 @@ impl Foresight {
         state: KeyState,
         first: u32,
         remaining: &Remaining<'_>,
+        contents: &mut Contents,
     ) -> Purpose {
         if self.has_increments {
             return Purpose::Any;
@@ -411,11 +415,22 @@ impl Foresight {
             }
             match contradicts(&op.act) {
                 Contradicts::Nothing => {}
-                // With appends, what comes in between can carry the difference further.
-                Contradicts::Content(_) if self.has_appends => return Purpose::Any,
+                // With appends, what comes in between can lead from here to the content.
+                Contradicts::Content(content)
+                    if self.has_appends && contents.is_prefix(state.content, content) =>
+                {
+                    return Purpose::Any;
+                }
                 Contradicts::Content(content) if content != state.content => {}
                 Contradicts::Content(_) | Contradicts::Version => return Purpose::Any,
             }
+        }
+        if self
+            .by_version
+            .iter()
+            .any(|class| remaining.any_called_before(*class, before))
+        {
+            return Purpose::Any;
         }
         let conditional = self.conditional.iter().filter_map(|(class, content)| {
             remaining
@@ -464,7 +479,7 @@ fn need(act: &Act, sums_tell: bool, contents: &mut Contents) -> Option<ContentId
         } if sums_tell => {
             // 0 may also be "absent".
             let before = contents
-                .to_integer(sum)?
+                .integer_of(sum)?
                 .checked_sub(by)
                 .filter(|before| *before != 0)?;
             Some(contents.integer(before))
@@ -517,6 +532,25 @@ fn conditional(timeline: &Timeline) -> Vec<(u32, ContentId)> {
         .optional_classes
         .iter()
         .filter_map(condition)
+        .collect()
+}
+
+fn by_version(timeline: &Timeline) -> Vec<u32> {
+    let named = |class: &u32| {
+        let act = timeline.classes[*class as usize].act;
+        matches!(
+            act,
+            Act::Cas {
+                condition: Condition::Version(_),
+                ..
+            }
+        )
+    };
+    timeline
+        .optional_classes
+        .iter()
+        .copied()
+        .filter(named)
         .collect()
 }
 

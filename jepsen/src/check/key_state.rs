@@ -178,7 +178,7 @@ impl Act {
                 }
             },
             Self::Incr { by, sum, version } => {
-                let value = contents.to_integer(state.content)?.checked_add(by)?;
+                let value = contents.integer_of(state.content)?.checked_add(by)?;
                 let content = contents.integer(value);
                 if sum.is_some_and(|sum| sum != content) {
                     None

@@ -453,7 +453,8 @@ impl<'a> Search<'a> {
                     used: &self.used,
                     placed: &self.placed,
                 };
-                self.foresight.purpose(state, first, &remaining)
+                self.foresight
+                    .purpose(state, first, &remaining, self.contents)
             }
         };
         for class in &self.timeline.optional_classes {

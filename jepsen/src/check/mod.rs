@@ -73,7 +73,7 @@ impl Default for Options {
                 steps_max: 300_000_000,
                 memory_bytes_max: 1 << 30,
             },
-            shrink_steps_max: 20_000_000,
+            shrink_steps_max: 40_000_000,
             violations_shown_max: 3,
             format: None,
         }
@@ -171,6 +171,7 @@ impl KeyCheck<'_> {
             ops,
             initial,
         } = &mut self.ready;
+        let before = report.steps;
         match decide(ops, *initial, contents, limits, &mut report.steps) {
             Found::Linearizable => None,
             Found::Undecided(exhausted) => Some((self, exhausted)),
@@ -180,8 +181,8 @@ impl KeyCheck<'_> {
                         steps_max: options.shrink_steps_max,
                         ..options.limits
                     };
-                    let mut steps = 0;
-                    let window = window::shrink(&mut self.ready, limits, &mut steps);
+                    let cost = report.steps - before;
+                    let window = window::shrink(&mut self.ready, limits, cost);
                     let contents = &mut self.ready.contents;
                     let violation = Violation::new(self.key, &self.operations, window, contents);
                     report.violations.push(violation);

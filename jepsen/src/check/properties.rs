@@ -7,7 +7,7 @@ use super::history::History;
 use super::model::Model;
 use super::operation::{Answer, Outcome};
 use super::report::{Role, Verdict};
-use super::{Limits, Options, check_history, json_lines};
+use super::{Exhausted, Limits, Options, check_history, json_lines};
 
 /// Little enough that a search which explodes shows as undecided, at once.
 const OPTIONS: Options = Options {
@@ -153,4 +153,65 @@ fn most_falsified_reads_are_refused() {
         refused += u32::from(verdict(shape.model, &history) == Verdict::NotLinearizable);
     }
     assert!(refused > 150, "{refused} of 200");
+}
+
+#[test]
+fn fifty_clients_on_one_key_need_little_search() {
+    for (model, values) in [
+        (Model::KvAppend, 0),
+        (Model::Register, 0),
+        (Model::Catena, 0),
+    ] {
+        for seed in 0..4 {
+            let shape = Shape {
+                model,
+                clients: 50,
+                operations: 3000,
+                values,
+                reads_percent: 50,
+                unknown_percent: 2,
+                versions_percent: 100,
+            };
+            let history = linearizable(seed, shape);
+            assert_eq!(
+                verdict(model, &history),
+                Verdict::Linearizable,
+                "{model} {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_not_searched_to_the_end_is_undecided() {
+    let shape = Shape {
+        model: Model::Register,
+        clients: 20,
+        operations: 500,
+        values: 3,
+        reads_percent: 50,
+        unknown_percent: 10,
+        versions_percent: 0,
+    };
+    let history = linearizable(1, shape);
+    let limits = |steps_max, memory_bytes_max| Options {
+        limits: Limits {
+            steps_max,
+            memory_bytes_max,
+        },
+        ..OPTIONS
+    };
+    for (options, exhausted) in [
+        (limits(600, 1 << 28), Exhausted::Steps),
+        (limits(1_000_000, 600), Exhausted::Memory),
+    ] {
+        let report = check_history(&history, Model::Register, &options).expect("known");
+        assert_eq!(report.verdict(), Verdict::Undecided);
+        assert_eq!(report.undecided[0].exhausted, exhausted);
+        assert!(
+            report.to_text().starts_with("undecided\n"),
+            "{}",
+            report.to_text()
+        );
+    }
 }

@@ -94,7 +94,7 @@ impl Violation {
         let row = |index: &usize, role| {
             let operation = (*operations.get(*index)?).clone();
             let role = match role {
-                Role::Needed if *index == window.unexplained => Role::Unexplained,
+                Role::Needed if Some(*index) == window.unexplained => Role::Unexplained,
                 role => role,
             };
             Some(Row { operation, role })

@@ -14,6 +14,9 @@ use super::report::{Role, Violation, outcome_text};
 /// Widest drawing of the spans, in characters.
 const SPAN_CHARS_MAX: usize = 60;
 
+/// Most operations that are listed: the last ones, since the earlier ones only say where the key stood.
+const ROWS_SHOWN_MAX: usize = 40;
+
 /// Most contents that are listed as possible.
 const HELD_SHOWN_MAX: usize = 6;
 
@@ -32,7 +35,12 @@ pub(super) fn violation(violation: &Violation) -> String {
         "these {needed} of {} operations contradict each other, whatever the others did\n\n",
         violation.operations
     );
-    let operations: Vec<&Operation> = violation.rows.iter().map(|row| &row.operation).collect();
+    let hidden = violation.rows.len().saturating_sub(ROWS_SHOWN_MAX);
+    if hidden > 0 {
+        text += &format!("  {hidden} earlier operations, then\n");
+    }
+    let rows = &violation.rows[hidden..];
+    let operations: Vec<&Operation> = rows.iter().map(|row| &row.operation).collect();
     let scale = Scale::new(&operations);
     let cells: Vec<[String; 4]> = operations
         .iter()
@@ -52,7 +60,7 @@ pub(super) fn violation(violation: &Violation) -> String {
             .max()
             .unwrap_or(0)
     });
-    for (cells, row) in cells.iter().zip(&violation.rows) {
+    for (cells, row) in cells.iter().zip(rows) {
         let mut line = String::from(" ");
         for (cell, width) in cells.iter().zip(widths) {
             line += &format!(" {cell:<width$} ");

@@ -18,8 +18,20 @@ use super::model::{KeyHistory, KeyOp};
 /// Most loosened writes that are shown: beyond a screen nobody reads them.
 pub(super) const OPTIONAL_SHOWN_MAX: usize = 12;
 
+/// Undecided attempts to find the shortest prefix that use up all steps: what is shown last rests on it.
+const PREFIX_ATTEMPTS: u64 = 4;
+
 /// Most steps that one attempt to loosen something may take.
 const ATTEMPT_STEPS_MAX: u64 = 500_000;
+
+/// Steps that every such attempt may take.
+const ATTEMPT_STEPS_MIN: u64 = 20_000;
+
+/// How much more than the last contradiction the next one may take to find.
+///
+/// An attempt that takes much longer is mostly one that has a linearization
+/// in some far corner: the steps are better spent on smaller parts.
+const ATTEMPT_FACTOR: u64 = 8;
 
 /// A part of a key's history that cannot be explained.
 #[derive(Debug)]
@@ -27,7 +39,8 @@ pub(super) struct Window {
     /// Indices of the operations that contradict each other, in the order of calls.
     pub(super) needed: Vec<usize>,
     /// The one of them that returns last: with the others before it, it cannot be explained.
-    pub(super) unexplained: usize,
+    /// `None` when the shortest prefix was not found, so that it may lie earlier.
+    pub(super) unexplained: Option<usize>,
     /// Loosened writes that could have supplied what the needed ones saw, if they had come at another time.
     pub(super) optional: Vec<usize>,
     /// How many more of these there are.
@@ -38,44 +51,59 @@ pub(super) struct Window {
     pub(super) is_least: bool,
 }
 
-/// Shrinks a history without a linearization; `steps` is raised by the cost, up to `limits.steps_max`.
+/// Shrinks a history without a linearization, within `limits` and some attempts more;
+/// `cost` is what it took to find that it has none.
 ///
 /// `None` if nothing certain is in it, which no history without a linearization is.
-pub(super) fn shrink(history: &mut KeyHistory, limits: Limits, steps: &mut u64) -> Option<Window> {
+pub(super) fn shrink(history: &mut KeyHistory, limits: Limits, cost: u64) -> Option<Window> {
     let mut shrinker = Shrinker {
         history,
         limits,
         spent: 0,
+        attempt_steps_max: (limits.steps_max / PREFIX_ATTEMPTS).max(cost * 2),
+        last_cost: cost,
         gave_up: false,
     };
     let prefix = shrinker.shortest_prefix();
-    let could_hold = shrinker.could_hold(&prefix);
+    let is_shortest = !shrinker.gave_up;
+    let could_hold = if is_shortest {
+        shrinker.could_hold(&prefix)
+    } else {
+        None
+    };
     let least = shrinker.loosen(prefix);
-    let window = shrinker.describe(&least, could_hold);
-    *steps += shrinker.spent;
-    window
+    shrinker.describe(&least, is_shortest, could_hold)
 }
 
 struct Shrinker<'a> {
     history: &'a mut KeyHistory,
     limits: Limits,
     spent: u64,
+    attempt_steps_max: u64,
+    /// What the last contradiction took to find.
+    last_cost: u64,
+    /// Whether an attempt of the present round was not decided.
     gave_up: bool,
 }
 
 impl Shrinker<'_> {
     /// Whether these operations provably have no linearization.
     fn fails(&mut self, ops: &[KeyOp]) -> bool {
-        let left = self.limits.steps_max.saturating_sub(self.spent);
+        let before = self.spent;
+        let left = self.limits.steps_max.saturating_sub(before);
         let limits = Limits {
-            steps_max: left.min(ATTEMPT_STEPS_MAX),
+            steps_max: left.min(self.attempt_steps_max),
             ..self.limits
         };
         let KeyHistory {
             contents, initial, ..
         } = &mut *self.history;
         let found = decide(ops, *initial, contents, limits, &mut self.spent);
-        self.gave_up |= matches!(found, Found::Undecided(_));
+        match found {
+            Found::Linearizable => {}
+            Found::Undecided(_) => self.gave_up = true,
+            Found::NotLinearizable => self.last_cost = self.spent - before,
+        }
         found == Found::NotLinearizable
     }
 
@@ -110,7 +138,10 @@ impl Shrinker<'_> {
         while part > 0 {
             let before = certain(&ops);
             let mut start = 0;
+            self.gave_up = false;
             while start < certain(&ops) {
+                self.attempt_steps_max =
+                    (self.last_cost * ATTEMPT_FACTOR).clamp(ATTEMPT_STEPS_MIN, ATTEMPT_STEPS_MAX);
                 let looser = loosened(&ops, last, start..start + part);
                 if self.fails(&looser) {
                     ops = looser;
@@ -146,6 +177,7 @@ impl Shrinker<'_> {
     fn describe(
         &mut self,
         ops: &[KeyOp],
+        is_shortest: bool,
         could_hold: Option<BTreeSet<ContentId>>,
     ) -> Option<Window> {
         let needed: Vec<usize> = ops
@@ -153,11 +185,11 @@ impl Shrinker<'_> {
             .filter(|op| op.ret.is_some())
             .map(|op| op.source)
             .collect();
-        let unexplained = ops
+        let last = ops
             .iter()
             .filter(|op| op.ret.is_some())
-            .max_by_key(|op| op.ret)?
-            .source;
+            .max_by_key(|op| op.ret)?;
+        let unexplained = is_shortest.then_some(last.source);
         let contents = &mut self.history.contents;
         let wanted: Vec<ContentId> = ops
             .iter()
@@ -176,7 +208,7 @@ impl Shrinker<'_> {
             .collect();
         let optional_more = optional.len().saturating_sub(OPTIONAL_SHOWN_MAX);
         optional.drain(..optional_more);
-        let is_least = !self.gave_up;
+        let is_least = is_shortest && !self.gave_up;
         Some(Window {
             needed,
             unexplained,
