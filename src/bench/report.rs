@@ -83,6 +83,10 @@ impl Report {
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         let mut rows = vec![
             row(
+                "workload",
+                format!("{} for {} s", self.workload, self.seconds),
+            ),
+            row(
                 "clients",
                 format!(
                     "{} x {} in flight, {} connection(s) to each node",
@@ -103,7 +107,7 @@ impl Report {
         if let Some(first) = &self.first_error {
             rows.push(row("first error", first.clone()));
         }
-        output.table(&[self.workload, &format!("{} s", self.seconds)], rows)
+        output.table(&["measure", "value"], rows)
     }
 }
 
