@@ -109,3 +109,27 @@ fn a_model_that_lacks_an_operation_says_so() {
         "{error}"
     );
 }
+
+/// The first block of the page that is fenced as `kind` and begins with `start`.
+fn documented(kind: &str, start: &str) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/HISTORY_FORMAT.md");
+    let page = std::fs::read_to_string(page).expect("the page is in the repository");
+    let from = format!("```{kind}\n{start}");
+    let (_, block) = page.split_once(&from).expect("the page has the block");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    format!("{start}{block}")
+}
+
+#[test]
+fn the_documented_example_is_read_as_documented() {
+    let text = documented("json", "{\"type\":\"note\"");
+    let report = run_file(&text, Model::Catena, &Options::default()).expect("well formed");
+    assert_eq!(report.verdict(), Verdict::Linearizable);
+    assert_eq!((report.outcomes.ok, report.outcomes.unknown), (2, 1));
+}
+
+#[test]
+fn the_documented_report_is_what_the_checker_prints() {
+    let report = check(&folder("jepsen-etcd").join("etcd_036.log"), Model::Register);
+    assert_eq!(documented("text", "not linearizable"), report.to_text());
+}

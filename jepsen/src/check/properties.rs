@@ -64,12 +64,12 @@ proptest! {
     #[test]
     fn what_a_correct_key_did_is_linearizable(seed: u64, shape in shape(1..150, 1..9)) {
         let history = linearizable(seed, shape);
-        prop_assert_eq!(
-            verdict(shape.model, &history),
-            Verdict::Linearizable,
-            "{}",
-            json_lines::to_json_lines(&history)
-        );
+        let found = verdict(shape.model, &history);
+        // Increments, undelimited appends and many unknown writes together can be too much to
+        // search; they may be undecided, and never refused.
+        let is_right = found == Verdict::Linearizable
+            || (shape.model == Model::Catena && found == Verdict::Undecided);
+        prop_assert!(is_right, "{:?}\n{}", found, json_lines::to_json_lines(&history));
     }
 
     #[test]
