@@ -215,3 +215,89 @@ fn what_was_not_searched_to_the_end_is_undecided() {
         );
     }
 }
+
+/// Found by breaking the rule *purpose* on purpose: random histories did not reach it.
+#[test]
+fn an_unknown_write_may_matter_only_by_what_an_append_makes_of_it() {
+    let history = json_lines::parse(
+        r#"{"type":"invoke","process":0,"op":"put","key":"k","value":"a"}
+           {"type":"ok","process":0}
+           {"type":"invoke","process":1,"op":"cas","key":"k","expect_value":"a","value":"z"}
+           {"type":"info","process":1}
+           {"type":"invoke","process":0,"op":"append","key":"k","value":"b"}
+           {"type":"ok","process":0}
+           {"type":"invoke","process":0,"op":"cas","key":"k","expect_value":"ab","value":"q"}
+           {"type":"ok","process":0,"matched":false}"#,
+    )
+    .expect("well formed");
+    assert!(brute_force(Model::Catena, &history));
+    assert_eq!(verdict(Model::Catena, &history), Verdict::Linearizable);
+}
+
+/// Two operations of process 0, one after the other; the second's answer decides.
+fn after(first: &str, end: &str, second: &str, answer: &str) -> Verdict {
+    let text = format!(
+        r#"{{"type":"invoke","process":0,"key":"k",{first}}}
+           {{"process":0,{end}}}
+           {{"type":"invoke","process":0,"key":"k",{second}}}
+           {{"type":"ok","process":0,{answer}}}"#
+    );
+    let history = json_lines::parse(&text).expect("well formed");
+    let found = verdict(Model::Catena, &history);
+    assert_eq!(
+        found == Verdict::Linearizable,
+        brute_force(Model::Catena, &history),
+        "{text}"
+    );
+    found
+}
+
+#[test]
+fn each_outcome_means_what_it_says() {
+    let put = r#""op":"put","value":"x""#;
+    let get = r#""op":"get""#;
+    for (end, answer, expected) in [
+        (r#""type":"ok""#, r#""value":"x""#, Verdict::Linearizable),
+        (
+            r#""type":"ok""#,
+            r#""value":null"#,
+            Verdict::NotLinearizable,
+        ),
+        (
+            r#""type":"fail""#,
+            r#""value":"x""#,
+            Verdict::NotLinearizable,
+        ),
+        (r#""type":"fail""#, r#""value":null"#, Verdict::Linearizable),
+        (r#""type":"info""#, r#""value":"x""#, Verdict::Linearizable),
+        (r#""type":"info""#, r#""value":null"#, Verdict::Linearizable),
+    ] {
+        assert_eq!(after(put, end, get, answer), expected, "{end} {answer}");
+    }
+}
+
+#[test]
+fn versions_grow_with_each_write_told_or_not() {
+    let put = r#""op":"put","value":"x""#;
+    let told = r#""type":"ok","version":7"#;
+    for (second, answer, expected) in [
+        (put, r#""version":8"#, Verdict::Linearizable),
+        (put, r#""version":7"#, Verdict::NotLinearizable),
+        (
+            r#""op":"get""#,
+            r#""value":"x","version":7"#,
+            Verdict::Linearizable,
+        ),
+        (
+            r#""op":"get""#,
+            r#""value":"x","version":8"#,
+            Verdict::NotLinearizable,
+        ),
+    ] {
+        assert_eq!(
+            after(put, told, second, answer),
+            expected,
+            "{second} {answer}"
+        );
+    }
+}
