@@ -318,7 +318,11 @@ impl Flight {
     }
 }
 
+/// The first result counts: a node that answers twice changes nothing.
 fn finish(cell: &mut Cell, result: Result<Answer, Trouble>, woken: &mut Vec<Waker>) {
+    if !matches!(cell.state, State::Waiting { .. }) {
+        return;
+    }
     if let State::Waiting { waker, .. } = std::mem::replace(&mut cell.state, State::Done(result)) {
         woken.push(waker);
     }
@@ -327,4 +331,141 @@ fn finish(cell: &mut Cell, result: Result<Answer, Trouble>, woken: &mut Vec<Wake
 /// In whole milliseconds, rounded up: zero would leave the deadline to the node.
 fn millis(left: Duration) -> u32 {
     u32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "one reading of the clock to count from"
+)]
+mod tests {
+    use bytes::Bytes;
+    use catena_proto::call::Freshness;
+    use catena_proto::op::Row;
+
+    use super::*;
+
+    struct Bench {
+        flight: Flight,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(in_flight_max: usize) -> Self {
+            Self {
+                flight: Flight::new(in_flight_max, 1 << 20),
+                start: Instant::now(),
+            }
+        }
+
+        fn submit(&mut self, weight: usize, ms: u64) -> Result<Ticket, Trouble> {
+            let deadline = self.start + Duration::from_millis(ms);
+            let request = wire::Request::default();
+            self.flight.submit(request, weight, deadline, Waker::noop())
+        }
+
+        fn pack(&mut self, at_ms: u64) -> Vec<wire::Request> {
+            let connection = self.flight.connection();
+            let now = self.start + Duration::from_millis(at_ms);
+            match self.flight.pack(connection, now, Waker::noop()) {
+                Poll::Ready(frame) => frame.expect("the connection lives"),
+                Poll::Pending => Vec::new(),
+            }
+        }
+
+        fn answer(&mut self, id: u64, version: u64) {
+            let row = Answer::Row {
+                row: Row {
+                    value: Bytes::new(),
+                    version: catena_proto::ids::Seq::new(version),
+                },
+                freshness: Freshness::default(),
+            };
+            let response = pipe::response(CallId::new(id), row);
+            self.flight.complete(vec![response], &mut Vec::new());
+        }
+
+        fn result(&mut self, ticket: Ticket) -> Option<Result<u64, Trouble>> {
+            match self.flight.poll(ticket, Waker::noop()) {
+                Poll::Ready(Ok(Answer::Row { row, .. })) => Some(Ok(row.version.get())),
+                Poll::Ready(Ok(other)) => panic!("{other:?}"),
+                Poll::Ready(Err(trouble)) => Some(Err(trouble)),
+                Poll::Pending => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_answer_does_not_reach_the_next_user_of_the_cell() {
+        let mut bench = Bench::new(1);
+        let first = bench.submit(1, 100).expect("room");
+        let sent = bench.pack(0);
+        bench.flight.cancel(first);
+        let second = bench.submit(1, 100).expect("room again");
+        bench.answer(sent[0].id, 1);
+        assert_eq!(bench.result(second), None);
+        let id = bench.pack(0)[0].id;
+        bench.answer(id, 2);
+        bench.answer(id, 3);
+        assert_eq!(bench.result(second), Some(Ok(2)));
+    }
+
+    #[test]
+    fn a_break_tells_what_was_sent_from_what_was_not() {
+        let mut bench = Bench::new(8);
+        let sent = bench.submit(1, 100).expect("room");
+        assert_eq!(bench.pack(0).len(), 1);
+        let queued = bench.submit(1, 100).expect("room");
+        let old = bench.flight.connection();
+        let why = Arc::from("reset");
+        bench.flight.break_down(&why, &mut Vec::new());
+        assert_eq!(bench.result(sent), Some(Err(Trouble::Lost(why.clone()))));
+        assert_eq!(
+            bench.result(queued),
+            Some(Err(Trouble::NotSent(why.clone())))
+        );
+        let refused = bench.submit(1, 100).map(drop);
+        assert_eq!(refused, Err(Trouble::NotSent(why)));
+        bench.flight.open();
+        bench.submit(1, 100).expect("it is there again");
+        let stray = bench.flight.pack(old, bench.start, Waker::noop());
+        assert!(
+            matches!(stray, Poll::Ready(None)),
+            "the old sending side ends"
+        );
+        assert_eq!(bench.pack(0).len(), 1);
+    }
+
+    #[test]
+    fn what_expired_in_the_queue_is_not_sent_and_certainly_failed() {
+        let mut bench = Bench::new(8);
+        let late = bench.submit(1, 10).expect("room");
+        let good = bench.submit(1, 100).expect("room");
+        let frame = bench.pack(10);
+        assert_eq!(frame.len(), 1);
+        assert_eq!(frame[0].timeout_ms, 90);
+        let now = bench.start + Duration::from_millis(10);
+        bench.flight.expire(now, &mut Vec::new());
+        assert!(matches!(bench.result(late), Some(Err(Trouble::NotSent(_)))));
+        assert_eq!(bench.result(good), None);
+        let now = bench.start + Duration::from_millis(100);
+        bench.flight.expire(now, &mut Vec::new());
+        assert_eq!(bench.result(good), Some(Err(Trouble::Silent)));
+    }
+
+    #[test]
+    fn a_frame_and_the_queue_keep_their_bounds() {
+        let mut bench = Bench::new(8);
+        let weight = 100 << 10;
+        for _ in 0..8 {
+            bench.submit(weight, 100).expect("room");
+        }
+        assert!(matches!(bench.submit(1, 100), Err(Trouble::Full(_))));
+        assert_eq!(bench.pack(0).len(), 2, "256 KiB a frame");
+        let mut bench = Bench::new(100);
+        for _ in 0..10 {
+            bench.submit(weight, 100).expect("room");
+        }
+        assert!(matches!(bench.submit(weight, 100), Err(Trouble::Full(_))));
+    }
 }

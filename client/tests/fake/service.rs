@@ -36,12 +36,15 @@ pub async fn serve(world: Arc<Mutex<World>>, id: NodeId, listener: std::net::Tcp
         .max_encoding_message_size(limits::UNARY_BYTES_MAX);
     let stream = KvStreamServer::new(node.clone())
         .max_decoding_message_size(limits::PIPE_FRAME_BYTES_MAX + 1024);
+    // `serve_with_incoming` leaves the sockets as they are: without this, Nagle and delayed
+    // acknowledgements hold answers back for 40 ms.
+    let incoming = TcpListenerStream::new(listener)
+        .map(|socket| socket.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .add_service(kv)
         .add_service(stream)
         .add_service(AdminServer::new(node))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(incoming)
         .await
         .expect("it is killed, it does not fail");
 }
