@@ -1,5 +1,7 @@
 //! Every operation, over two shards, and what travels where.
 
+#![allow(clippy::disallowed_methods, reason = "tests of the runtime")]
+
 mod fake;
 
 use bytes::Bytes;
