@@ -1,0 +1,313 @@
+//! The driver: one thread that steps every replica of the node.
+//!
+//! It takes its whole inbox at once, and what comes out of a round is one
+//! append for the log, one batch a fellow, one batch of answers a connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use catena_proto::config::{ChainConfig, ClusterConfig};
+use catena_proto::ids::{NodeId, ShardId};
+use catena_proto::message::Message;
+use catena_proto::time::Mono;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::apply_thread::{ApplyQueue, ApplyWork};
+use super::clock;
+use super::link_out::Links;
+use super::log_thread::{LogQueue, LogWork};
+use super::pages;
+use super::shared::{Shard, Shared, Work};
+use crate::replica::{Event, Input, Outputs, Recovered, Replica, Reply, Request, Timer};
+
+/// Everything that the driver thread owns.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    links: Links,
+    log: Arc<LogQueue>,
+    apply: Arc<ApplyQueue>,
+    tokio: tokio::runtime::Handle,
+    timers: BTreeSet<(Mono, ShardId, Timer)>,
+    armed: BTreeMap<(ShardId, Timer), Mono>,
+    shards: BTreeMap<ShardId, Arc<Shard>>,
+    round: Round,
+}
+
+/// What one round has to hand out.
+#[derive(Default)]
+struct Round {
+    out: Outputs,
+    log: Vec<LogWork>,
+    apply: Vec<ApplyWork>,
+    messages: BTreeMap<NodeId, Vec<Message>>,
+    replies: Vec<Reply>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        links: Links,
+        log: Arc<LogQueue>,
+        apply: Arc<ApplyQueue>,
+        tokio: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            shared,
+            links,
+            log,
+            apply,
+            tokio,
+            timers: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            round: Round::default(),
+        }
+    }
+
+    /// Starts the replicas that the log holds, then works until it is told to stop.
+    pub(crate) fn run(mut self, recovered: BTreeMap<ShardId, Recovered>) {
+        for (shard, recovered) in recovered {
+            self.start(shard, recovered);
+        }
+        let config = self.shared.config();
+        self.on_config(&config);
+        self.hand_out();
+        let shared = Arc::clone(&self.shared);
+        let mut taken = Vec::new();
+        loop {
+            let patience = self.timers.first().map(|(at, ..)| clock::until(*at));
+            if !shared.inbox.take(&mut taken, patience) {
+                break;
+            }
+            let mut stop = false;
+            let mut requests: Vec<(ShardId, Vec<Request>)> = Vec::new();
+            for work in taken.drain(..) {
+                match work {
+                    Work::Requests {
+                        shard,
+                        requests: more,
+                    } => {
+                        // All requests of a round become one group a shard.
+                        match requests.iter_mut().find(|(s, _)| *s == shard) {
+                            Some((_, batch)) => batch.extend(more),
+                            None => requests.push((shard, more)),
+                        }
+                    }
+                    Work::Messages { from, messages } => {
+                        for message in messages {
+                            self.step(message.shard, Input::Message { from, message });
+                        }
+                    }
+                    Work::Input { shard, input } => self.step(shard, input),
+                    Work::LinkLost { to } => self.step_all(|| Input::LinkLost { to }),
+                    Work::Config(config) => self.on_config(&config),
+                    Work::ReadOnly(read_only) => self.step_all(|| Input::ReadOnly(read_only)),
+                    Work::Stop => stop = true,
+                }
+            }
+            for (shard, requests) in requests {
+                self.step(shard, Input::Requests(requests));
+            }
+            self.fire_timers();
+            self.hand_out();
+            if stop {
+                break;
+            }
+        }
+        self.log.close();
+        self.apply.close();
+    }
+
+    fn start(&mut self, shard: ShardId, recovered: Recovered) {
+        let id = self.shared.me.identity(shard);
+        let settings = self.shared.lease_settings();
+        let mut out = std::mem::take(&mut self.round.out);
+        let replica = Replica::recover(id, settings, recovered, clock::now(), &mut out);
+        let moved = watch::Sender::new(replica.commit());
+        let held = Arc::new(Shard {
+            id: shard,
+            replica: RwLock::new(replica),
+            moved,
+        });
+        self.shared.shards.write().insert(shard, Arc::clone(&held));
+        self.shards.insert(shard, held);
+        self.collect(shard, &mut out);
+        self.round.out = out;
+    }
+
+    /// Every chain config goes through the replica's own acceptance (C1), whatever its source.
+    fn on_config(&mut self, config: &ClusterConfig) {
+        self.links.route(config);
+        let me = self.shared.me.node;
+        for chain in config.chains.values() {
+            let named = chain.position(me).is_some();
+            let learns = config
+                .learners
+                .iter()
+                .any(|l| l.shard == chain.shard && l.node == me && l.disk == self.shared.me.disk);
+            if !self.shards.contains_key(&chain.shard) {
+                if !named && !learns {
+                    continue;
+                }
+                self.start(chain.shard, Recovered::default());
+            }
+            self.step(chain.shard, Input::Learn(learns));
+            self.step(chain.shard, Input::Config(chain.clone()));
+        }
+        let settings = self.shared.lease_settings();
+        self.step_all(|| Input::Settings(settings));
+    }
+
+    fn step_all(&mut self, input: impl Fn() -> Input) {
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
+        for shard in shards {
+            self.step(shard, input());
+        }
+    }
+
+    fn step(&mut self, id: ShardId, input: Input) {
+        let Some(shard) = self.shards.get(&id).cloned() else {
+            // A fellow may know of a shard that this node has not heard of: nothing is lost.
+            if let Input::Requests(requests) = input {
+                let refusal = crate::replica::Refusal::NotInCharge { shard: id };
+                self.round.replies.extend(requests.iter().map(|r| Reply {
+                    to: r.reply_to,
+                    result: Err(refusal.clone()),
+                }));
+            }
+            return;
+        };
+        let mut out = std::mem::take(&mut self.round.out);
+        let (before, after, view_moved) = {
+            let mut replica = shard.replica.write();
+            let before = (replica.commit(), replica.read_view());
+            replica.step(clock::now(), input, &mut out);
+            let after = (replica.commit(), replica.read_view());
+            (before.0, after.0, before.1.epoch != after.1.epoch)
+        };
+        if (before != after || view_moved) && shard.moved.receiver_count() > 0 {
+            shard.moved.send_replace(after);
+        }
+        self.collect(id, &mut out);
+        self.round.out = out;
+    }
+
+    /// Sorts a step's outputs by where they go.
+    fn collect(&mut self, id: ShardId, out: &mut Outputs) {
+        let round = &mut self.round;
+        round
+            .log
+            .extend(out.persist.drain(..).map(|p| LogWork::Persist(id, p)));
+        round
+            .log
+            .extend(out.log_reads.drain(..).map(|r| LogWork::Read(id, r)));
+        if !out.apply.is_empty() {
+            let range = self
+                .shards
+                .get(&id)
+                .and_then(|s| s.replica.read().chain().map(|c| c.range.clone()));
+            round
+                .apply
+                .extend(out.apply.drain(..).map(|apply| ApplyWork {
+                    shard: id,
+                    range: range.clone(),
+                    apply,
+                }));
+        }
+        for send in out.send.drain(..) {
+            round
+                .messages
+                .entry(send.to)
+                .or_default()
+                .push(send.message);
+        }
+        round.replies.append(&mut out.replies);
+        for read in out.page_reads.drain(..) {
+            let chain = self
+                .shards
+                .get(&id)
+                .and_then(|s| s.replica.read().chain().cloned());
+            if let Some(ChainConfig { range, .. }) = chain {
+                let shared = Arc::clone(&self.shared);
+                self.tokio
+                    .spawn_blocking(move || pages::serve(&shared, id, &range, &read));
+            }
+        }
+        for (timer, at) in out.timers.drain(..) {
+            if let Some(old) = self.armed.insert((id, timer), at) {
+                self.timers.remove(&(old, id, timer));
+            }
+            self.timers.insert((at, id, timer));
+        }
+        for event in out.events.drain(..) {
+            tell(id, &event);
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = clock::now();
+        while let Some((at, shard, timer)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, shard, timer));
+            self.armed.remove(&(shard, timer));
+            self.step(shard, Input::Timer(timer));
+        }
+    }
+
+    fn hand_out(&mut self) {
+        let round = &mut self.round;
+        for (to, messages) in std::mem::take(&mut round.messages) {
+            self.links.send(to, messages);
+        }
+        if !round.log.is_empty() {
+            self.log.push(std::mem::take(&mut round.log));
+        }
+        self.shared.deliver(&mut round.replies);
+        if !round.apply.is_empty() {
+            self.apply.push(std::mem::take(&mut round.apply));
+        }
+    }
+}
+
+/// One line per event that an operator would want.
+fn tell(shard: ShardId, event: &Event) {
+    let shard = shard.get();
+    match event {
+        Event::EpochEntered { epoch } => tracing::info!(shard, %epoch, "epoch entered"),
+        Event::ConfigRefused(why) => tracing::warn!(shard, %why, "config refused"),
+        Event::InSync {
+            epoch,
+            joined_epoch,
+        } => {
+            tracing::info!(shard, %epoch, %joined_epoch, "in sync");
+        }
+        Event::DebtsPaid { epoch } => {
+            tracing::info!(shard, %epoch, "leases of older epochs are over")
+        }
+        Event::LogCut { from, to } => {
+            tracing::info!(shard, %from, %to, "log cut to what the predecessor has")
+        }
+        Event::LinkUp { to, learner } => tracing::info!(shard, %to, learner, "link up"),
+        Event::Scan { done } => {
+            tracing::info!(shard, done, "copying the state from the predecessor")
+        }
+        Event::PeerRefused { from, why } => tracing::warn!(shard, %from, why, "message refused"),
+        Event::Fenced { evidence } => {
+            tracing::error!(
+                shard,
+                evidence,
+                "ALARM: the replica stops and keeps everything"
+            );
+        }
+        Event::Damaged { what } => {
+            tracing::error!(
+                shard,
+                what,
+                "damaged: the replica is unsynced until a fellow has repaired it"
+            );
+        }
+    }
+}

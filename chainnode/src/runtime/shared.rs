@@ -1,0 +1,303 @@
+//! What all threads and tasks of a node share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use catena_proto::config::{ChainConfig, ClusterConfig, NodeInfo};
+use catena_proto::errors::{Reason, Refusal as WireRefusal};
+use catena_proto::ids::{ClusterId, DiskId, Incarnation, NodeId, Seq, ShardId};
+use catena_proto::time::Mono;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::inbox::Inbox;
+use super::metrics::Metrics;
+use crate::engine::SharedEngine;
+use crate::replica::{Identity, LeaseSettings, Refusal, Replica, Reply, ReplyTo, Request};
+
+/// Requests that may be queued for the driver, in bytes; beyond it they are refused early.
+pub(crate) const INBOX_BYTES_MAX: usize = 128 << 20;
+
+/// Who this process is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Me {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) disk: DiskId,
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Me {
+    pub(crate) const fn identity(&self, shard: ShardId) -> Identity {
+        Identity {
+            node: self.node,
+            disk: self.disk,
+            incarnation: self.incarnation,
+            shard,
+        }
+    }
+}
+
+/// One replica and what hangs on it.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) replica: RwLock<Replica>,
+    /// Moves when the commit point, the epoch or the lease may let a waiting read go on.
+    pub(crate) moved: watch::Sender<Seq>,
+}
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Messages of one fellow, in order.
+    Messages {
+        from: NodeId,
+        messages: Vec<catena_proto::message::Message>,
+    },
+    /// Clients' requests.
+    Requests {
+        shard: ShardId,
+        requests: Vec<Request>,
+    },
+    /// Any other input.
+    Input {
+        shard: ShardId,
+        input: crate::replica::Input,
+    },
+    /// The stream to a fellow broke.
+    LinkLost { to: NodeId },
+    /// A newer cluster config was accepted by the node.
+    Config(Arc<ClusterConfig>),
+    /// The disk has no room, or has again.
+    ReadOnly(bool),
+    /// Leave.
+    Stop,
+}
+
+/// Why the process has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fatal {
+    /// The disk failed (status 4).
+    Disk,
+}
+
+/// Answers that wait for one connection.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyQueue {
+    replies: Mutex<Vec<Reply>>,
+    pub(crate) filled: Notify,
+}
+
+impl ReplyQueue {
+    pub(crate) fn take(&self) -> Vec<Reply> {
+        std::mem::take(&mut self.replies.lock())
+    }
+}
+
+/// A unary call that waits for its answer.
+type Unary = oneshot::Sender<Result<catena_proto::op::Outcome, Refusal>>;
+
+/// A node's common state.
+pub(crate) struct Shared {
+    pub(crate) me: Me,
+    pub(crate) engine: SharedEngine,
+    pub(crate) inbox: Inbox<Work>,
+    pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
+    /// The newest cluster config: routes, addresses, settings. The epochs in force are the replicas'.
+    pub(crate) config: RwLock<Arc<ClusterConfig>>,
+    pub(crate) config_source: Mutex<&'static str>,
+    pub(crate) metrics: Metrics,
+    pub(crate) fatal: watch::Sender<Option<Fatal>>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) started: Mono,
+    pub(crate) version: &'static str,
+    connections: RwLock<BTreeMap<u64, Arc<ReplyQueue>>>,
+    connections_made: AtomicU64,
+    unary: Mutex<BTreeMap<u64, Unary>>,
+    unary_made: AtomicU64,
+}
+
+/// The connection number of unary calls.
+const UNARY: u64 = 0;
+
+impl Shared {
+    pub(crate) fn new(
+        me: Me,
+        engine: SharedEngine,
+        config: ClusterConfig,
+        started: Mono,
+        version: &'static str,
+    ) -> Self {
+        Self {
+            me,
+            engine,
+            inbox: Inbox::new(INBOX_BYTES_MAX),
+            shards: RwLock::default(),
+            config: RwLock::new(Arc::new(config)),
+            config_source: Mutex::new("disk"),
+            metrics: Metrics::default(),
+            fatal: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            started,
+            version,
+            connections: RwLock::default(),
+            connections_made: AtomicU64::new(UNARY),
+            unary: Mutex::default(),
+            unary_made: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub(crate) fn lease_settings(&self) -> LeaseSettings {
+        let settings = &self.config().settings;
+        LeaseSettings {
+            lease_ms: u32::try_from(settings.lease_ms).unwrap_or(u32::MAX),
+            round_ms: u32::try_from(settings.lease_round_ms).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<Arc<Shard>> {
+        self.shards.read().get(&shard).cloned()
+    }
+
+    /// The chain that holds a key, as newest known: a replica's own config counts if it is newer.
+    pub(crate) fn chain_of(&self, key: &[u8]) -> Option<ChainConfig> {
+        let chain = self.config().chain_of(key).cloned()?;
+        Some(self.newest(chain))
+    }
+
+    /// The newest config of a chain that this node knows.
+    pub(crate) fn newest(&self, chain: ChainConfig) -> ChainConfig {
+        let held = self
+            .shard(chain.shard)
+            .and_then(|s| s.replica.read().chain().cloned());
+        held.filter(|held| held.epoch > chain.epoch)
+            .unwrap_or(chain)
+    }
+
+    pub(crate) fn nodes_of(&self, chain: &ChainConfig) -> Vec<NodeInfo> {
+        let config = self.config();
+        chain
+            .members
+            .iter()
+            .filter_map(|m| config.nodes.get(&m.node).cloned())
+            .collect()
+    }
+
+    /// A new connection's queue of answers.
+    pub(crate) fn connect(&self) -> (u64, Arc<ReplyQueue>) {
+        let number = self.connections_made.fetch_add(1, Ordering::Relaxed) + 1;
+        let queue = Arc::new(ReplyQueue::default());
+        self.connections.write().insert(number, Arc::clone(&queue));
+        (number, queue)
+    }
+
+    pub(crate) fn disconnect(&self, number: u64) {
+        self.connections.write().remove(&number);
+    }
+
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connections.read().len()
+    }
+
+    /// Names a unary call, whose answer comes through the receiver.
+    pub(crate) fn expect_unary(
+        &self,
+    ) -> (
+        ReplyTo,
+        oneshot::Receiver<Result<catena_proto::op::Outcome, Refusal>>,
+    ) {
+        let request = self.unary_made.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = oneshot::channel();
+        self.unary.lock().insert(request, sender);
+        (
+            ReplyTo {
+                connection: UNARY,
+                request,
+            },
+            receiver,
+        )
+    }
+
+    pub(crate) fn forget_unary(&self, to: ReplyTo) {
+        self.unary.lock().remove(&to.request);
+    }
+
+    /// Hands answers to their connections: one lock and one wake-up a connection.
+    pub(crate) fn deliver(&self, replies: &mut Vec<Reply>) {
+        if replies.is_empty() {
+            return;
+        }
+        replies.sort_by_key(|r| r.to.connection);
+        let connections = self.connections.read();
+        let mut rest = replies.drain(..).peekable();
+        while let Some(first) = rest.next() {
+            let number = first.to.connection;
+            if number == UNARY {
+                if let Some(waiting) = self.unary.lock().remove(&first.to.request) {
+                    // The caller may have gone; then nobody wants the answer.
+                    let _ = waiting.send(first.result);
+                }
+                continue;
+            }
+            let Some(queue) = connections.get(&number) else {
+                continue;
+            };
+            let mut held = queue.replies.lock();
+            held.push(first);
+            while let Some(next) = rest.next_if(|r| r.to.connection == number) {
+                held.push(next);
+            }
+            drop(held);
+            queue.filled.notify_one();
+        }
+    }
+
+    /// A replica's refusal as clients see it, with the route that they lack.
+    pub(crate) fn explain(&self, shard: ShardId, refusal: &Refusal) -> WireRefusal {
+        let reason = match refusal {
+            Refusal::NotInCharge { .. } | Refusal::OutOfRange { .. } => Reason::WrongChain,
+            Refusal::NotReady { .. } | Refusal::ReadAgain => Reason::NotReady,
+            Refusal::Overloaded { .. } => Reason::Overloaded,
+            Refusal::UnknownSession => Reason::UnknownSession,
+            Refusal::Superseded => Reason::Superseded,
+            Refusal::SessionsExhausted { .. } => Reason::SessionsExhausted,
+            Refusal::DeadlinePassed => Reason::Deadline,
+            Refusal::ReadOnly => Reason::ReadOnly,
+            Refusal::Interrupted => Reason::Interrupted,
+        };
+        self.metrics.refused(reason.as_str());
+        let said = WireRefusal::new(reason, refusal.to_string());
+        match reason {
+            Reason::WrongChain | Reason::NotReady => self.routed(shard, said),
+            Reason::Overloaded | Reason::ReadOnly => {
+                said.retry_after(std::time::Duration::from_millis(100))
+            }
+            _ => said,
+        }
+    }
+
+    /// Adds the newest config of a shard's chain.
+    pub(crate) fn routed(&self, shard: ShardId, refusal: WireRefusal) -> WireRefusal {
+        let known = self.config().chains.get(&shard).cloned();
+        match known {
+            Some(chain) => {
+                let chain = self.newest(chain);
+                let nodes = self.nodes_of(&chain);
+                refusal.route(chain, nodes)
+            }
+            None => refusal,
+        }
+    }
+
+    /// The process must end; the reason was logged.
+    pub(crate) fn die(&self, why: Fatal) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.fatal.send_replace(Some(why));
+    }
+}
