@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use catena_chainnode::engine::EngineKind;
+use catena_chainnode::runtime::folder;
 use catena_master::bootstrap;
 use catena_proto::config::{ClusterConfig, NodeInfo};
 use catena_proto::ids::{DiskId, NodeId};
@@ -208,7 +209,15 @@ async fn create(args: &Args, layout: &Layout) -> Result<(ClusterFile, ClusterCon
     // The plan is checked before anything is written.
     bootstrap::creating(plan.clone()).map_err(|why| no_plan(&why))?;
     for info in &mut plan.nodes {
-        info.disk = format_folder(&layout.node_dir(info.node.get()), cluster_id, info.node)?;
+        let dir = layout.node_dir(info.node.get());
+        let disk = folder::format(&dir, cluster_id, info.node);
+        info.disk = disk.map_err(|why| {
+            Failure::local(
+                format!("making the folder of node {}", info.node),
+                why,
+                "name another folder with --dir",
+            )
+        })?;
     }
     let config = bootstrap::creating(plan).map_err(|why| no_plan(&why))?;
     store::write(layout, &config).await?;
@@ -339,12 +348,4 @@ impl Stop {
         })
         .await;
     }
-}
-
-fn format_folder(
-    _dir: &std::path::Path,
-    _cluster: catena_proto::ids::ClusterId,
-    _node: NodeId,
-) -> Result<DiskId, Failure> {
-    Ok(DiskId::new(1))
 }

@@ -22,10 +22,14 @@ mod version;
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cli::Command;
 use exit::{Exit, Failure};
 use output::Output;
+
+/// How long the process waits at its end for work that does not end by itself.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match cli::parse() {
@@ -72,11 +76,14 @@ fn on_one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T,
 
 /// Runs a daemon, a cluster or load on every core.
 fn on_all_threads<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(no_runtime)?
-        .block_on(work)
+        .map_err(no_runtime)?;
+    let result = runtime.block_on(work);
+    // Whatever still hangs then (a disk that does not answer) must not keep the process.
+    runtime.shutdown_timeout(LEFTOVERS_TIMEOUT);
+    result
 }
 
 fn no_runtime(why: std::io::Error) -> Failure {

@@ -2,6 +2,7 @@
 
 mod config;
 mod logging;
+mod node;
 mod parent;
 
 use clap::Subcommand;
@@ -45,8 +46,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if let Some(parent) = args.parent_pid {
         end_with_parent(parent)?;
     }
-    logging::start(&args.log)?;
     let start = config::resolve(args.keys)?;
-    let _ = start;
-    Ok(())
+    logging::start(&args.log)?;
+    crate::on_all_threads(node::run(start))
 }
