@@ -289,6 +289,7 @@ fn check_order(page: &ScanPage, left: &KeyRange, reverse: bool) -> Result<(), Tr
     }
 }
 
+/// A page that makes no sense: the scan asks again from where it stands.
 fn stray(what: &str) -> Trouble {
-    Trouble::Refused(Box::new(Refusal::new(Reason::Internal, what)))
+    Trouble::Refused(Box::new(Refusal::new(Reason::Interrupted, what)))
 }
