@@ -44,13 +44,14 @@ impl SnapshotStore {
             url: url.to_owned(),
             why,
         };
-        let Some(path) = url.strip_prefix("file://") else {
-            return Err(refused("its scheme is not known".into()));
-        };
-        if !path.starts_with('/') {
-            return Err(refused("a folder is named by an absolute path".into()));
+        let parsed = url::Url::parse(url).map_err(|e| refused(e.to_string()))?;
+        if parsed.scheme() != "file" {
+            return Err(refused(format!("the scheme `{}` is not known", parsed.scheme())));
         }
-        std::fs::create_dir_all(path).map_err(|e| refused(e.to_string()))?;
+        let path = parsed
+            .to_file_path()
+            .map_err(|()| refused("a folder is named by an absolute path".into()))?;
+        std::fs::create_dir_all(&path).map_err(|e| refused(e.to_string()))?;
         let store = object_store::local::LocalFileSystem::new_with_prefix(path)
             .map_err(|e| refused(e.to_string()))?;
         Ok(Self {
