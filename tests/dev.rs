@@ -135,6 +135,29 @@ fn a_folder_keeps_its_cluster_through_a_stop_and_a_kill() {
 }
 
 #[test]
+fn a_cluster_whose_making_was_interrupted_is_finished_by_the_next_start() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let dir = scratch.path().join("cluster");
+    let dir_word = dir.display().to_string();
+    let mut dev = harness::catena()
+        .args(["dev", "--dir", &dir_word])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    // The folder is whole from here on, and no node has begun to serve.
+    wait_until("the cluster is written down", || {
+        dir.join("cluster.json").exists()
+    });
+    dev.kill().expect("killed");
+    dev.wait().expect("waited for");
+
+    let cluster = Cluster::start(&["--dir", &dir_word]);
+    cluster.json(&["put", "k", "v"]);
+    assert_eq!(cluster.json(&["get", "k"])["value"], "v");
+}
+
+#[test]
 fn a_node_that_dies_is_told_and_its_command_brings_it_back() {
     let mut cluster = Cluster::start(&[]);
     cluster.json(&["put", "k", "1"]);
