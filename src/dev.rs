@@ -13,6 +13,7 @@ mod settings;
 mod store;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use catena_chainnode::engine::EngineKind;
@@ -33,6 +34,10 @@ use ready::Ready;
 const NODES_DEFAULT: u32 = 3;
 /// Copies of each shard, unless told otherwise or there are fewer nodes.
 const REPLICAS_DEFAULT: u32 = 3;
+
+/// How long a start waits for the last run's processes to let go of folders and ports: when that
+/// `dev` was killed a moment ago, the kernel may still be ending its children.
+const LEFTOVERS_GRACE: Duration = Duration::from_secs(5);
 
 /// Arguments of `catena dev`.
 #[derive(Debug, clap::Args)]
@@ -122,13 +127,7 @@ async fn attend(
     processes: &mut [Process],
     output: &mut Output,
 ) -> Result<(), Failure> {
-    for process in processes.iter_mut() {
-        process.start()?;
-    }
-    tokio::select! {
-        serving = bring_up::until_serving(layout, config) => serving?,
-        death = process::next_death(processes) => return Err(died_early(&processes[death.at], &death)),
-    }
+    start(layout, config, processes).await?;
     let announce = |processes: &[Process]| {
         let ready = Ready::new(layout, cluster, processes);
         args.ready_file
@@ -148,6 +147,32 @@ async fn attend(
                 processes[at].start()?;
                 announce(processes)?;
             }
+        }
+    }
+}
+
+/// Starts the processes, and returns when every chain serves.
+async fn start(
+    layout: &Layout,
+    config: ClusterConfig,
+    processes: &mut [Process],
+) -> Result<(), Failure> {
+    let began = tokio::time::Instant::now();
+    for process in processes.iter_mut() {
+        process.start()?;
+    }
+    let mut serving = std::pin::pin!(bring_up::until_serving(layout, config));
+    loop {
+        let event = tokio::select! {
+            serving = &mut serving => return serving,
+            event = process::next_event(processes) => event,
+        };
+        match event {
+            Event::RestartDue(at) => processes[at].start()?,
+            Event::Death(death) if death.may_pass() && began.elapsed() < LEFTOVERS_GRACE => {
+                process::plan_restart(processes, death.at);
+            }
+            Event::Death(death) => return Err(died_early(&processes[death.at], &death)),
         }
     }
 }

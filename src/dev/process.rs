@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::exit::Failure;
+use crate::exit::{DaemonExit, Failure};
 
 /// How long children may take to leave by themselves, all together.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -51,6 +51,17 @@ pub(crate) struct Death {
     pub(crate) pid: u32,
     /// How it ended.
     pub(crate) status: ExitStatus,
+}
+
+impl Death {
+    /// Whether the same start could succeed a moment later: a copy still runs, or an address is still taken.
+    pub(crate) fn may_pass(&self) -> bool {
+        let statuses = [DaemonExit::AlreadyRunning, DaemonExit::BadConfig];
+        let status = self.status.code();
+        statuses
+            .iter()
+            .any(|exit| status == Some(i32::from(*exit as u8)))
+    }
 }
 
 impl Process {
@@ -172,7 +183,7 @@ pub(crate) async fn next_event(processes: &mut [Process]) -> Event {
 }
 
 /// Waits until a child ends.
-pub(crate) async fn next_death(processes: &mut [Process]) -> Death {
+async fn next_death(processes: &mut [Process]) -> Death {
     std::future::poll_fn(|context| {
         for (at, process) in processes.iter_mut().enumerate() {
             let Some(child) = &mut process.child else {
