@@ -1,3 +1,4 @@
-//! Catena: jepsen.
+//! What makes people trust the store: simulation, planted bugs, and checkers of histories.
 
 pub mod check;
+pub mod sim;

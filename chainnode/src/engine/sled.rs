@@ -4,8 +4,10 @@
 //! sled makes a batch atomic for a crash only inside one tree at a fair price.
 //! It has no snapshots: a [`Gate`] lets the writer wait while a view is held.
 
+use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, Error, IVec};
 use bytes::Bytes;
@@ -15,6 +17,11 @@ use super::store::{Change, Reads, Space, Span, Store};
 use super::{EngineError, EngineOptions, meta, rows};
 
 const NAME: &str = "sled";
+
+/// A database that was just closed in this process is let go of by sled's own threads, a moment later.
+const LOCK_TRY_EVERY: Duration = Duration::from_millis(10);
+/// One second in all; then the folder has another user.
+const LOCK_TRIES_MAX: u32 = 100;
 
 /// The store in a sled database.
 pub(super) struct SledStore {
@@ -33,8 +40,8 @@ impl SledStore {
             .path(dir)
             .cache_capacity(options.cache_bytes)
             .flush_every_ms(None);
-        let db = config.open().map_err(|error| match error {
-            Error::Io(error) => failed("open", &Error::Io(error)),
+        let db = open_once_free(&config).map_err(|error| match error {
+            Error::Io(_) => failed("open", &error),
             error => EngineError::Unusable {
                 engine: NAME,
                 why: error.to_string(),
@@ -51,6 +58,22 @@ impl SledStore {
         let found = found.map_err(|error| refused("read", space, key, &error))?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
+}
+
+/// Opens the database; a folder that is in use may become free.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "runtime: sled has no call that waits for its lock"
+)]
+fn open_once_free(config: &Config) -> Result<Db, Error> {
+    let in_use = |error: &Error| matches!(error, Error::Io(io) if io.kind() == ErrorKind::WouldBlock);
+    for _ in 0..LOCK_TRIES_MAX {
+        match config.open() {
+            Err(error) if in_use(&error) => std::thread::sleep(LOCK_TRY_EVERY),
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 /// A key behind its space's byte.

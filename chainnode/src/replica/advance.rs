@@ -41,6 +41,8 @@ impl Replica {
                     && self.state.scan.is_none()
                     && !self.scan_needed;
                 let reached = self.log.durable();
+                // What a scan brought is in the state only: it must have survived a flush to count as durable.
+                let whole = whole && self.flushed >= self.log.start();
                 whole && (reached >= barrier || self.planted(Mutant::NoBarrier))
             }
         };

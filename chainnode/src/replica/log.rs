@@ -223,6 +223,11 @@ impl LogWindow {
         usize::try_from(self.weight() - self.released).unwrap_or(usize::MAX)
     }
 
+    /// Records at or below this position are only in the state.
+    pub(super) const fn start(&self) -> Seq {
+        self.start
+    }
+
     /// Followers can be sent records after this position: they are retained, and its own origin is known.
     pub(super) fn sendable_after(&self) -> Seq {
         self.start.max(self.origins.base())

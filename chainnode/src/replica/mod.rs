@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use catena_proto::config::{ChainConfig, ChainPhase, KeyRange, Member, Role};
-use catena_proto::ids::{Epoch, LogTime, NodeId, Origin, Seq};
+use catena_proto::ids::{DiskId, Epoch, LogTime, NodeId, Origin, Seq};
 use catena_proto::limits;
 use catena_proto::message::{Body, Message, OriginSpan};
 use catena_proto::record::{Group, ORIGIN_NONE, Record};
@@ -476,6 +476,13 @@ impl Replica {
             .is_some_and(|m| synced == Some((self.id.disk, m.joined_epoch)))
     }
 
+    /// S1, for whoever decides about members: synced for this stint, and that is durable.
+    #[must_use]
+    pub fn is_synced_for(&self, disk: DiskId, joined_epoch: Epoch) -> bool {
+        !self.is_fenced()
+            && self.meta_durable.as_ref().and_then(|m| m.synced_for) == Some((disk, joined_epoch))
+    }
+
     /// Whether a bug was planted; constantly false in ordinary builds.
     #[inline]
     fn planted(&self, mutant: Mutant) -> bool {
@@ -527,6 +534,10 @@ impl Replica {
             assert!(
                 self.barrier.is_some_and(|b| b <= self.log.durable()),
                 "S2: durable to the barrier"
+            );
+            assert!(
+                self.flushed >= self.log.start(),
+                "S2: what the log does not hold survives in the state"
             );
             assert!(
                 !self.is_fenced(),

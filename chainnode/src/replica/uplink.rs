@@ -439,7 +439,10 @@ impl Replica {
         let Some(scan) = up.scan.as_mut().filter(|s| s.writing.is_none()) else {
             return;
         };
-        if page.page_no != scan.page_no {
+        // A source that restarted may be behind the position that this scan goes on from: its page would bring
+        // back what was overwritten since. It is asked again once it has caught up.
+        let behind = !scan.fresh && page.applied < self.state.applied;
+        if page.page_no != scan.page_no || behind {
             return;
         }
         let in_order = page.rows.windows(2).all(|w| w[0].key < w[1].key)

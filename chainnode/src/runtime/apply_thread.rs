@@ -133,6 +133,10 @@ impl ApplyThread {
                     } => {
                         self.write(shard, std::mem::take(&mut gathered))?;
                         self.page(shard, rows, sessions, &progress)?;
+                        if progress.scan.is_none() {
+                            // S2: a copied state counts once it has survived a flush.
+                            self.flush()?;
+                        }
                         let input = Input::PageApplied { page_no };
                         self.shared.inbox.push(Work::Input { shard, input });
                     }

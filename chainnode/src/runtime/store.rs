@@ -46,7 +46,10 @@ impl SnapshotStore {
         };
         let parsed = url::Url::parse(url).map_err(|e| refused(e.to_string()))?;
         if parsed.scheme() != "file" {
-            return Err(refused(format!("the scheme `{}` is not known", parsed.scheme())));
+            return Err(refused(format!(
+                "the scheme `{}` is not known",
+                parsed.scheme()
+            )));
         }
         let path = parsed
             .to_file_path()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::oracle::Durable;
 use crate::replica::{Apply, Input, Meta, MetaNo, PageRead, Persist, Recovered, StateProgress};
 use bytes::Bytes;
-use catena_proto::ids::{Epoch, LogGeneration, Seq, SessionId};
+use catena_proto::ids::{DiskId, Epoch, LogGeneration, Seq, SessionId};
 use catena_proto::message::{OriginSpan, SessionState, SlotState, StatePage, StateRow};
 use catena_proto::record::{Group, ORIGIN_NONE, Record, SessionChange};
 
@@ -191,12 +191,15 @@ impl Disk {
                 }
             }
         }
-        if flush && !inputs.is_empty() | applied.is_some() {
+        if flush {
             self.flushed = self.state.clone();
         }
-        if let Some(applied) = applied {
-            let flushed = self.flushed.progress.applied;
-            inputs.push(Input::Applied { applied, flushed });
+        let flushed = self.flushed.progress.applied;
+        if applied.is_some() || !inputs.is_empty() {
+            inputs.push(Input::Applied {
+                applied: self.state.progress.applied,
+                flushed,
+            });
         }
         inputs
     }
@@ -258,6 +261,12 @@ impl Disk {
             .meta
             .as_ref()
             .map_or(Epoch::ZERO, |m| m.chain.epoch)
+    }
+
+    /// The stint for which the durable metadata says synced (S1).
+    #[must_use]
+    pub fn synced_for(&self) -> Option<(DiskId, Epoch)> {
+        self.log.meta.as_ref()?.synced_for
     }
 
     /// The end of the durable log.

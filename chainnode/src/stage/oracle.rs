@@ -31,11 +31,19 @@ pub enum Durable {
     Nothing,
 }
 
+#[derive(Clone, Debug)]
+struct Committed {
+    record: Record,
+    /// Who was the first to hold it for committed, and in which epoch.
+    by: NodeId,
+    epoch: Epoch,
+}
+
 /// Watches a shard's replicas and clients.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     /// The one committed record at each position (at most one per (shard, seq)).
-    committed: BTreeMap<Seq, (Record, NodeId)>,
+    committed: BTreeMap<Seq, Committed>,
     /// Requests that were executed, and where (exactly once).
     executed: BTreeMap<RequestId, Seq>,
     /// The newest version of each key that a client was told of.
@@ -61,11 +69,13 @@ impl Oracle {
     }
 
     /// A node hands these records to its engine: it holds them for committed.
-    pub fn on_apply(&mut self, node: NodeId, groups: &[Group]) {
+    pub fn on_apply(&mut self, node: NodeId, epoch: Epoch, groups: &[Group]) {
         for (seq, record) in groups.iter().filter_map(|g| g.decode().ok()).flatten() {
             match self.committed.get(&seq) {
-                Some((known, _)) if *known == record => continue,
-                Some((known, by)) => {
+                Some(known) if known.record == record => continue,
+                Some(Committed {
+                    record: known, by, ..
+                }) => {
                     let what = format!(
                         "seq {seq} is {:?} on node {by} and {:?} on node {node}",
                         known.effects, record.effects
@@ -82,7 +92,8 @@ impl Oracle {
                 let what = format!("request {id:?} was executed at seq {before} and at seq {seq}");
                 self.broken("exactly once (DESIGN §3.4)", what);
             }
-            self.committed.insert(seq, (record, node));
+            let by = node;
+            self.committed.insert(seq, Committed { record, by, epoch });
         }
     }
 
@@ -96,7 +107,10 @@ impl Oracle {
     ) {
         let version = match outcome {
             Outcome::Written { version }
-            | Outcome::Deleted { version, .. }
+            | Outcome::Deleted {
+                version,
+                existed: true,
+            }
             | Outcome::Incremented { version, .. } => version,
             _ => return,
         };
@@ -107,7 +121,7 @@ impl Oracle {
                 Durable::Record(found) => self
                     .committed
                     .get(&version)
-                    .is_some_and(|(record, _)| *record != found),
+                    .is_some_and(|c| c.record != found),
             };
             if lacks {
                 let what = format!("seq {version} was acknowledged, node {node} has not synced it");
@@ -131,19 +145,18 @@ impl Oracle {
 
     /// A linearizable read was answered; `least` is what was acknowledged before it began.
     pub fn on_read(&mut self, node: NodeId, key: &Bytes, version: Seq, least: Seq) {
-        // An absent key answers with version zero: right only if its newest acknowledged write was a delete.
+        // An absent key answers with version zero: right if a delete was committed since.
+        let tombstone = |record: &Record| {
+            record
+                .effects
+                .iter()
+                .any(|e| e.key == key && e.value.is_none())
+        };
         let deleted = version == Seq::ZERO
             && self
                 .committed
                 .range(least..)
-                .next()
-                .is_some_and(|(seq, (record, _))| {
-                    *seq == least
-                        && record
-                            .effects
-                            .iter()
-                            .any(|e| e.key == key && e.value.is_none())
-                });
+                .any(|(_, c)| tombstone(&c.record));
         if version < least && !deleted {
             let what = format!(
                 "node {node} answered a read of {key:?} with version {version}, {least} was acknowledged before"
@@ -180,8 +193,17 @@ impl Oracle {
     }
 
     /// A member that is in sync lacks something that is committed.
-    pub fn on_in_sync(&mut self, node: NodeId, last: Seq, holds: impl Fn(Seq, &Record) -> bool) {
-        for (seq, (record, by)) in &self.committed {
+    pub fn on_in_sync(
+        &mut self,
+        node: NodeId,
+        epoch: Epoch,
+        last: Seq,
+        holds: impl Fn(Seq, &Record) -> bool,
+    ) {
+        // Whoever was left behind in an older epoch may lack what newer ones committed.
+        for (seq, Committed { record, by, .. }) in
+            self.committed.iter().filter(|(_, c)| c.epoch <= epoch)
+        {
             if *seq > last || !holds(*seq, record) {
                 let what =
                     format!("node {node} is in sync and lacks seq {seq}, committed by node {by}");
@@ -204,8 +226,6 @@ impl Oracle {
 
     /// Every record that was committed, in order.
     pub fn committed(&self) -> impl Iterator<Item = (&Seq, &Record)> {
-        self.committed
-            .iter()
-            .map(|(seq, (record, _))| (seq, record))
+        self.committed.iter().map(|(seq, c)| (seq, &c.record))
     }
 }

@@ -269,7 +269,7 @@ impl World {
         self.oracle.on_epoch(id, epoch, node.disk.epoch());
         for apply in &out.apply {
             if let Apply::Groups { groups, .. } = apply {
-                self.oracle.on_apply(id, groups);
+                self.oracle.on_apply(id, epoch, groups);
             }
         }
         for reply in &out.replies {
@@ -278,11 +278,20 @@ impl World {
                 .get(&reply.to.request)
                 .and_then(|(_, key)| key.clone());
             if let Ok(outcome) = reply.result {
+                // Who is synced for its stint holds all that is committed; a joiner and a replaced disk do not (S1, C4).
                 let members: Vec<NodeId> = node
                     .replica
                     .as_ref()
                     .and_then(|r| r.chain())
-                    .map(|c| c.members.iter().map(|m| m.node).collect())
+                    .map(|c| {
+                        let same = |m: &&Member| {
+                            let node = self.nodes.get(&m.node.get());
+                            node.is_some_and(|n| {
+                                n.disk.synced_for() == Some((m.disk, m.joined_epoch))
+                            })
+                        };
+                        c.members.iter().filter(same).map(|m| m.node).collect()
+                    })
                     .unwrap_or_default();
                 let nodes = &self.nodes;
                 let durable = |seq| {
@@ -310,7 +319,7 @@ impl World {
                     let last = node.disk.durable();
                     let start = node.disk.start();
                     let disk = &node.disk;
-                    self.oracle.on_in_sync(id, last, |seq, record| {
+                    self.oracle.on_in_sync(id, *epoch, last, |seq, record| {
                         seq <= start || disk.record(seq).is_none_or(|found| found == *record)
                     });
                 }

@@ -1,0 +1,96 @@
+//! Many seeds, with a summary.
+
+use std::ops::Range;
+
+use catena_chainnode::replica::Mutant;
+use serde_json::{Value, json};
+
+use super::random::{Failure, simulate};
+
+/// How far a run of seeds has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Seeds done.
+    pub done: u64,
+    /// Seeds that failed.
+    pub failed: u64,
+}
+
+/// What a run of seeds found.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Simulated time of the seeds that held, in milliseconds.
+    pub simulated_ms: u64,
+    /// Records committed in them.
+    pub committed: u64,
+    /// Client operations in them.
+    pub operations: u64,
+    /// Crashes injected in them.
+    pub crashes: u64,
+    /// Epochs made in them.
+    pub epochs: u64,
+    /// Seeds that broke something.
+    pub failures: Vec<Failure>,
+}
+
+/// Runs the seeds one after the other.
+pub fn run(
+    seeds: Range<u64>,
+    steps: u64,
+    mutant: Option<Mutant>,
+    mut on_progress: impl FnMut(Progress),
+) -> Summary {
+    let mut summary = Summary::default();
+    for seed in seeds {
+        match simulate(seed, steps, mutant) {
+            Ok(outcome) => {
+                summary.simulated_ms += outcome.simulated_ms;
+                summary.committed += outcome.committed;
+                summary.operations += outcome.operations as u64;
+                summary.crashes += outcome.crashes;
+                summary.epochs += outcome.epochs;
+            }
+            Err(failure) => summary.failures.push(*failure),
+        }
+        summary.seeds += 1;
+        let failed = summary.failures.len() as u64;
+        on_progress(Progress {
+            done: summary.seeds,
+            failed,
+        });
+    }
+    summary
+}
+
+impl Summary {
+    /// One paragraph for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!(
+            "{} seeds, {} failed; {} simulated seconds, {} records committed, {} client operations, {} epochs, {} crashes",
+            self.seeds,
+            self.failures.len(),
+            self.simulated_ms / 1000,
+            self.committed,
+            self.operations,
+            self.epochs,
+            self.crashes
+        )
+    }
+
+    /// The same for scripts.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "seeds": self.seeds,
+            "failed": self.failures.iter().map(|f| json!({"seed": f.seed, "rule": f.rule, "what": f.what, "repeat": f.to_string()})).collect::<Vec<_>>(),
+            "simulated_ms": self.simulated_ms,
+            "committed": self.committed,
+            "operations": self.operations,
+            "epochs": self.epochs,
+            "crashes": self.crashes,
+        })
+    }
+}
