@@ -507,9 +507,14 @@ fn contradicts(act: &Act) -> Contradicts {
             condition: Condition::Version(_),
             ..
         } => Contradicts::Version,
+        // A version that no certain write made is one that an optional write may have made.
+        Act::Cas {
+            told: CasTold::Mismatch(Some(_)),
+            ..
+        } => Contradicts::Version,
         Act::Cas {
             condition: Condition::Content(content),
-            told: CasTold::Mismatch(_),
+            told: CasTold::Mismatch(None),
             ..
         } => Contradicts::Content(content),
         Act::Delete {

@@ -142,10 +142,10 @@ impl Sim {
         configs.begin(&mut world, &members);
         let clients = Clients::new(usize::try_from(1 + dice.below(3)).unwrap_or(1));
         let rates = Rates {
-            crash: 20 + dice.below(200),
-            partition: 20 + dice.below(200),
-            config: 10 + dice.below(100),
-            wire: 20 + dice.below(200),
+            crash: 40 + dice.below(600),
+            partition: 40 + dice.below(600),
+            config: 20 + dice.below(400),
+            wire: 40 + dice.below(400),
         };
         Self {
             world,
@@ -195,7 +195,7 @@ impl Sim {
             return;
         };
         match self.dice.below(20) {
-            0..=7 => {
+            0..=8 => {
                 let wires = self.world.busy_wires();
                 if let Some((from, to)) = self.dice.pick(&wires) {
                     for _ in 0..=self.dice.below(3) {
@@ -203,20 +203,20 @@ impl Sim {
                     }
                 }
             }
-            8..=10 => {
+            9..=12 => {
                 self.world.persist(n);
             }
-            11 => {
+            13 => {
                 let flush = self.dice.one_in(3);
                 self.world.apply(n, flush);
             }
-            12 => {
+            14 => {
                 let ms = if self.dice.one_in(10) { 200 } else { 5 };
                 let by = 1 + self.dice.below(ms);
                 self.world.tick(by);
             }
-            13..=15 => self.clients.act(&mut self.world, &mut self.dice),
-            16..=18 => self.clients.read(&mut self.world, &mut self.dice),
+            15..=16 => self.clients.act(&mut self.world, &mut self.dice),
+            17..=18 => self.clients.read(&mut self.world, &mut self.dice),
             _ => self.trim(n),
         }
     }
@@ -297,7 +297,8 @@ impl Sim {
             return;
         };
         if a != b {
-            let on = !self.world.is_cut(a, b) && self.dice.one_in(2);
+            // Healed more often than cut, so that most of the time somebody can commit.
+            let on = !self.world.is_cut(a, b) && self.dice.one_in(3);
             let both = self.dice.one_in(2);
             self.world.partition(a, b, on, both);
         }
