@@ -38,3 +38,11 @@ fn seed_2240_a_copied_state_counts_once_it_is_flushed() {
         assert_eq!(simulate(seed, 3_000, None).err(), None);
     }
 }
+
+/// Found by the simulation: a flush in the middle of a scan passed for a flush of the whole copy (S2).
+#[test]
+fn seed_2074_a_half_copied_state_survives_as_nothing() {
+    for seed in [2074, 2543, 2899, 3096, 4782] {
+        assert_eq!(simulate(seed, 3_000, None).err(), None);
+    }
+}

@@ -122,7 +122,8 @@ pub enum Input {
         /// The newest metadata that is durable.
         meta: MetaNo,
     },
-    /// The engine has applied records up to `applied`; those up to `flushed` survive a crash.
+    /// The engine has applied records up to `applied`; those up to `flushed` survive a crash (none while a scan
+    /// is under way: a copy that is not whole is nothing).
     Applied {
         /// Visible to reads.
         applied: Seq,

@@ -177,7 +177,11 @@ impl Replica {
             // L5: commit = the persisted applied position, never durable.
             commit: state.applied,
             applying: state.applied,
-            flushed: state.applied,
+            flushed: if state.scan.is_none() {
+                state.applied
+            } else {
+                Seq::ZERO
+            },
             overlay: Overlay::new(state.applied),
             sessions: Sessions::new(sessions),
             scan_needed: false,

@@ -300,6 +300,8 @@ impl ApplyThread {
         let behind: Vec<(ShardId, Seq)> = self
             .progress
             .iter()
+            // A copy that is not whole does not survive as anything (S2).
+            .filter(|(_, p)| p.scan.is_none())
             .filter(|(shard, p)| self.flushed.get(shard).is_none_or(|f| *f < p.applied))
             .map(|(shard, p)| (*shard, p.applied))
             .collect();

@@ -251,22 +251,22 @@ impl KvService {
         }
     }
 
-    /// One chain's part of a scan, page by page; the number of rows sent, or `None` if the client has gone.
+    /// One chain's part of a scan, page by page; `range` and `left` always say what is still to be sent.
+    /// False if the client has gone.
     async fn scan_chain(
         &self,
         call: &ScanCall,
         chain: &ChainConfig,
-        mut range: KeyRange,
-        mut left: u64,
+        range: &mut KeyRange,
+        left: &mut u64,
         deadline: Mono,
         pages: &mpsc::Sender<Result<wire::ScanResponse, Status>>,
-    ) -> Result<Option<u64>, Status> {
-        let mut sent = 0;
+    ) -> Result<bool, Status> {
         loop {
             let Some(shard) = self.local(chain) else {
                 return Err(not_here(&self.shared, chain.shard).to_status());
             };
-            let rows = usize::try_from(left)
+            let rows = usize::try_from(*left)
                 .unwrap_or(usize::MAX)
                 .min(limits::SCAN_PAGE_ROWS_MAX);
             let limit = PageLimit {
@@ -277,7 +277,7 @@ impl KvService {
                 .shared
                 .page(
                     &shard,
-                    &range,
+                    range,
                     limit,
                     call.reverse,
                     call.stale.is_none(),
@@ -286,8 +286,7 @@ impl KvService {
                 .await
                 .map_err(|r| r.to_status())?;
             let last = rows.last().map(|(key, _)| key.clone());
-            sent += rows.len() as u64;
-            left -= rows.len() as u64;
+            let count = rows.len() as u64;
             if !rows.is_empty() {
                 let rows = rows
                     .into_iter()
@@ -298,13 +297,17 @@ impl KvService {
                     rows,
                 };
                 if pages.send(Ok(page.into())).await.is_err() {
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
-            match last.filter(|_| more && left > 0) {
+            *left -= count;
+            match last {
                 Some(last) if call.reverse => range.end = Some(last),
                 Some(last) => range.start = key_after(&last),
-                None => return Ok(Some(sent)),
+                None => {}
+            }
+            if !more || *left == 0 {
+                return Ok(true);
             }
         }
     }
@@ -328,27 +331,31 @@ impl KvService {
         }
         let mut left = call.limit.unwrap_or(u64::MAX);
         for chain in chains {
-            let Some(range) = overlap(&chain.range, &call.range).filter(|_| left > 0) else {
+            let Some(mut range) = overlap(&chain.range, &call.range).filter(|_| left > 0) else {
                 continue;
             };
             let mut result = self
-                .scan_chain(&call, &chain, range.clone(), left, deadline, &pages)
+                .scan_chain(&call, &chain, &mut range, &mut left, deadline, &pages)
                 .await;
             if result.is_err()
                 && !call.header.forwarded
                 && let Some(node) = self.reader(&chain)
             {
-                // Nothing of this chain has been sent when its first page is refused.
+                // The rest only: what was sent is not sent again.
                 let part = ScanCall {
                     range,
                     limit: Some(left),
                     ..call.clone()
                 };
-                result = self.forwarder.scan(node, part, deadline, &pages).await;
+                let sent = self.forwarder.scan(node, part, deadline, &pages).await;
+                result = sent.map(|sent| {
+                    left = left.saturating_sub(sent.unwrap_or(0));
+                    sent.is_some()
+                });
             }
             match result {
-                Ok(Some(sent)) => left = left.saturating_sub(sent),
-                Ok(None) => return,
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(status) => {
                     // The client may have gone as well.
                     let _ = pages.send(Err(status)).await;

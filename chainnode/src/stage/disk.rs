@@ -194,7 +194,13 @@ impl Disk {
         if flush {
             self.flushed = self.state.clone();
         }
-        let flushed = self.flushed.progress.applied;
+        // A copy that is not whole does not survive as anything (S2).
+        let whole = self.flushed.progress.scan.is_none();
+        let flushed = if whole {
+            self.flushed.progress.applied
+        } else {
+            Seq::ZERO
+        };
         if applied.is_some() || !inputs.is_empty() {
             inputs.push(Input::Applied {
                 applied: self.state.progress.applied,
