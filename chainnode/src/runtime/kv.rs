@@ -273,7 +273,7 @@ impl KvService {
                 rows,
                 bytes: limits::SCAN_PAGE_BYTES_MAX,
             };
-            let (rows, more) = self
+            let (rows, go_on) = self
                 .shared
                 .page(
                     &shard,
@@ -285,7 +285,6 @@ impl KvService {
                 )
                 .await
                 .map_err(|r| r.to_status())?;
-            let last = rows.last().map(|(key, _)| key.clone());
             let count = rows.len() as u64;
             if !rows.is_empty() {
                 let rows = rows
@@ -301,13 +300,10 @@ impl KvService {
                 }
             }
             *left -= count;
-            match last {
+            match go_on.filter(|_| *left > 0) {
                 Some(last) if call.reverse => range.end = Some(last),
                 Some(last) => range.start = key_after(&last),
-                None => {}
-            }
-            if !more || *left == 0 {
-                return Ok(true);
+                None => return Ok(true),
             }
         }
     }

@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// A page of a scan, all of one moment: overlay over engine, in key order.
+    /// A page of a scan, all of one moment: overlay over engine, in key order; with the key to go on after, if there is more.
     pub(crate) async fn page(
         &self,
         shard: &Arc<Shard>,
@@ -169,7 +169,7 @@ impl Shared {
         reverse: bool,
         linearizable: bool,
         deadline: Mono,
-    ) -> Result<(Vec<(Bytes, Row)>, bool), Refusal> {
+    ) -> Result<(Vec<(Bytes, Row)>, Option<Bytes>), Refusal> {
         loop {
             // The engine's view is taken under the lock: whatever it has beyond the overlay is in the overlay as well.
             let (view, wait, page, overlay) = {
@@ -218,7 +218,7 @@ fn merge(
     overlay: Vec<(Bytes, Option<Bytes>, Seq)>,
     limit: PageLimit,
     reverse: bool,
-) -> (Vec<(Bytes, Row)>, bool) {
+) -> (Vec<(Bytes, Row)>, Option<Bytes>) {
     let covered = page
         .rows
         .last()
@@ -237,7 +237,8 @@ fn merge(
             )
         })
         .collect();
-    let mut more = page.more;
+    // The page may hold nothing but rows that the overlay deletes: the scan still goes on behind it.
+    let mut go_on = covered.clone();
     for (key, value, version) in overlay {
         let beyond = covered
             .as_ref()
@@ -260,13 +261,13 @@ fn merge(
     for (key, row) in ordered {
         let weight = key.len() + row.value.len();
         if kept.len() == limit.rows || (!kept.is_empty() && bytes + weight > limit.bytes) {
-            more = true;
+            go_on = kept.last().map(|(key, _): &(Bytes, Row)| key.clone());
             break;
         }
         bytes += weight;
         kept.push((key, row));
     }
-    (kept, more)
+    (kept, go_on)
 }
 
 /// An engine that cannot read is a fault of this node: another member may answer.

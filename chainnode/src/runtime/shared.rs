@@ -9,8 +9,9 @@ use catena_proto::errors::{Reason, Refusal as WireRefusal};
 use catena_proto::ids::{ClusterId, DiskId, Incarnation, NodeId, Seq, ShardId};
 use catena_proto::time::Mono;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::folder::Folder;
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use crate::engine::SharedEngine;
@@ -81,6 +82,8 @@ pub(crate) enum Work {
 pub enum Fatal {
     /// The disk failed (status 4).
     Disk,
+    /// A thread of the node panicked: an invariant does not hold, and going on could do harm.
+    Bug,
 }
 
 /// Answers that wait for one connection.
@@ -117,6 +120,19 @@ pub(crate) struct Shared {
     connections_made: AtomicU64,
     unary: Mutex<BTreeMap<u64, Unary>>,
     unary_made: AtomicU64,
+    /// Streams end when this becomes true, whatever their clients want.
+    closing: watch::Sender<bool>,
+    /// Last, so that the folder's lock is given back, and this is dropped, only when the engine is closed.
+    _held: Held,
+}
+
+/// What a node holds for as long as any thread or task of it lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its folder, locked.
+    pub(crate) folder: Folder,
+    /// Dropped with the last of them; whoever has the receiver sees that.
+    pub(crate) alive: mpsc::Sender<std::convert::Infallible>,
 }
 
 /// The connection number of unary calls.
@@ -129,6 +145,7 @@ impl Shared {
         config: ClusterConfig,
         started: Mono,
         version: &'static str,
+        held: Held,
     ) -> Self {
         Self {
             me,
@@ -146,7 +163,30 @@ impl Shared {
             connections_made: AtomicU64::new(UNARY),
             unary: Mutex::default(),
             unary_made: AtomicU64::new(0),
+            closing: watch::Sender::new(false),
+            _held: held,
         }
+    }
+
+    /// Streams of clients and fellows end now.
+    pub(crate) fn close(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.closing.send_replace(true);
+    }
+
+    /// Resolves when streams have to end.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closing = self.closing.subscribe();
+        async move {
+            // The sender is in `self`: if it is gone, so is the node.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+
+    /// Waits a while, or until streams have to end.
+    pub(crate) async fn pause(&self, span: std::time::Duration) {
+        // Either way the caller looks at what it waits for.
+        let _ = tokio::time::timeout(span, self.closed()).await;
     }
 
     pub(crate) fn config(&self) -> Arc<ClusterConfig> {
