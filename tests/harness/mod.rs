@@ -11,6 +11,8 @@
     reason = "runtime: each test binary uses its part of the harness, and all of it drives processes"
 )]
 
+pub(crate) mod load;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -311,6 +313,32 @@ impl Cluster {
             let _ = child.wait();
         }
         wait_until(&format!("node {id} (pid {pid}) is gone"), || !is_alive(pid));
+    }
+
+    /// Kills every node (SIGKILL) as near to one moment as signals allow, and waits until all are gone.
+    #[track_caller]
+    pub(crate) fn kill_all(&mut self) {
+        let ids = self.node_ids();
+        for id in &ids {
+            signal(self.pid(*id), Signal::KILL);
+        }
+        for id in ids {
+            self.kill(id);
+        }
+    }
+
+    /// The nodes' ids.
+    pub(crate) fn node_ids(&self) -> Vec<u64> {
+        self.ready.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// Waits until a node accepts connections.
+    #[track_caller]
+    pub(crate) fn wait_listening(&self, id: u64) {
+        let addr = &self.node(id).addr;
+        wait_until(&format!("node {id} listens"), || {
+            std::net::TcpStream::connect(addr).is_ok()
+        });
     }
 
     /// Runs a killed node's command again. Returns at once: wait for what the test needs of it.
