@@ -145,9 +145,12 @@ fn a_cluster_whose_making_was_interrupted_is_finished_by_the_next_start() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("the binary starts");
-    // The folder is whole from here on, and no node has begun to serve.
-    wait_until("the cluster is written down", || {
-        dir.join("cluster.json").exists()
+    // By now the nodes are made and the cluster is not: nobody serves yet, or only just.
+    wait_until("every node listens", || {
+        (1..=3).all(|node| {
+            let log = std::fs::read_to_string(dir.join(format!("node-{node}.log")));
+            log.is_ok_and(|log| log.contains(" listens "))
+        })
     });
     dev.kill().expect("killed");
     dev.wait().expect("waited for");
