@@ -36,6 +36,11 @@ use crate::replica::{Meta, MetaNo, Recovered, ScanCursor, StateProgress};
 
 /// How long a stopping node waits for its threads and connections.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long a start waits for another process that holds its folder or addresses: one that was
+/// killed keeps them until its last write to the disk returns, and whoever killed it cannot tell.
+const COPY_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Pause between two tries to take them.
+const COPY_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a node is started with; everything else is a setting of the cluster.
 #[derive(Clone, Debug)]
@@ -124,7 +129,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing was changed that a later start would miss.
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
-        let folder = Folder::open(&config.dir, config.cluster, config.node)?;
+        let folder = take_folder(&config).await?;
         let store = config
             .snapshot_store
             .as_deref()
@@ -198,10 +203,33 @@ impl Node {
     }
 }
 
+/// Takes the folder; a process that still holds it gets [`COPY_ENDS_WITHIN`] to end.
+async fn take_folder(config: &NodeConfig) -> Result<Folder, FolderError> {
+    let began = clock::now();
+    loop {
+        match Folder::open(&config.dir, config.cluster, config.node) {
+            Err(FolderError::InUse { .. }) if clock::now().since(began) < COPY_ENDS_WITHIN => {
+                tokio::time::sleep(COPY_LOOK_EVERY).await;
+            }
+            taken => return taken,
+        }
+    }
+}
+
+/// Listens; the sockets of a process that is ending are still taken for a moment.
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr)
-        .await
-        .map_err(|why| StartError::Listen { addr, why })
+    let began = clock::now();
+    loop {
+        match TcpListener::bind(addr).await {
+            Err(why)
+                if why.kind() == std::io::ErrorKind::AddrInUse
+                    && clock::now().since(began) < COPY_ENDS_WITHIN =>
+            {
+                tokio::time::sleep(COPY_LOOK_EVERY).await;
+            }
+            bound => return bound.map_err(|why| StartError::Listen { addr, why }),
+        }
+    }
 }
 
 fn local(listener: &TcpListener, addr: SocketAddr) -> Result<SocketAddr, StartError> {
