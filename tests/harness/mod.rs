@@ -12,6 +12,7 @@
 )]
 
 pub(crate) mod load;
+pub(crate) mod require;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
