@@ -1,4 +1,6 @@
-//! `catena jepsen`: holds recorded histories to their specification.
+//! `catena jepsen`: the simulation, and recorded histories held to their specification.
+
+mod sim;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use crate::output::Output;
 /// Largest history that is read at all, in bytes: the checker keeps it in memory.
 const HISTORY_BYTES_MAX: u64 = 2 << 30;
 
-/// What can be done with histories.
+/// What can be proved.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Decide whether a history is linearizable
@@ -36,15 +38,27 @@ Exit status: 0 linearizable, 1 not linearizable, 2 no history or wrong usage, 6 
         /// The history; `-` is stdin
         file: PathBuf,
     },
+    /// Run the simulation: production replicas under faults, every choice drawn from a seed
+    #[command(after_help = "\
+Examples:
+  catena jepsen sim --seeds 0..10000
+  catena jepsen sim --trace 42
+  catena jepsen sim --list-mutants
+
+Exit status: 0 only if every seed held, 1 if one did not, 2 wrong usage.")]
+    Sim(sim::SimArgs),
 }
 
 /// Runs one command; the verdict is the exit status.
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
-    let Command::Check {
-        model,
-        steps_max,
-        file,
-    } = command;
+    let (model, steps_max, file) = match command {
+        Command::Sim(args) => return sim::run(args, output),
+        Command::Check {
+            model,
+            steps_max,
+            file,
+        } => (model, steps_max, file),
+    };
     let mut options = Options::default();
     if let Some(steps_max) = steps_max {
         options.limits.steps_max = steps_max;

@@ -16,7 +16,10 @@ struct Version {
 
 /// Cargo features that change what the binary may do; fault switches exist only with `testing`.
 fn features() -> Vec<&'static str> {
-    let all = [("testing", cfg!(feature = "testing"))];
+    let all = [
+        ("testing", cfg!(feature = "testing")),
+        ("mutants", catena_chainnode::replica::MUTANTS),
+    ];
     all.into_iter()
         .filter(|(_, on)| *on)
         .map(|(name, _)| name)

@@ -59,7 +59,7 @@ pub use self::io::{
     Prior, Recovered, Refusal, Reply, ReplyTo, Request, ScanCursor, Send, StateProgress, Timer,
 };
 pub use self::meta::{Meta, MetaError};
-pub use self::mutant::{Mutant, UnknownMutant};
+pub use self::mutant::{MUTANTS, Mutant, UnknownMutant};
 pub use self::read::{KeyState, ReadRefusal, ReadView};
 pub use self::status::{Standing, Status};
 

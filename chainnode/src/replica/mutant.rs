@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// Whether this build has the places where bugs can be planted.
+pub const MUTANTS: bool = cfg!(feature = "mutants");
+
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// A planted bug: one rule left out or weakened.

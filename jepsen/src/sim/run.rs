@@ -65,6 +65,17 @@ pub fn run(
 }
 
 impl Summary {
+    /// Adds what another run found.
+    pub fn add(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.simulated_ms += other.simulated_ms;
+        self.committed += other.committed;
+        self.operations += other.operations;
+        self.crashes += other.crashes;
+        self.epochs += other.epochs;
+        self.failures.extend(other.failures);
+    }
+
     /// One paragraph for people.
     #[must_use]
     pub fn to_text(&self) -> String {
