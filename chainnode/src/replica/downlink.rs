@@ -216,8 +216,22 @@ impl Replica {
     }
 
     /// Commit point, receipts and rounds come up.
-    pub(super) fn on_commit(&mut self, now: Mono, from: NodeId, commit: CommitUp) {
+    pub(super) fn on_commit(
+        &mut self,
+        now: Mono,
+        from: NodeId,
+        commit: CommitUp,
+        out: &mut Outputs,
+    ) {
         let Some(at) = self.find_down(from) else {
+            let outside = self
+                .chain
+                .as_ref()
+                .is_some_and(|c| c.position(from).is_none());
+            if outside {
+                // M4: a learner follows a link that is gone here; it shall ask again.
+                self.send(from, Body::Unlink { link: commit.link }, out);
+            }
             return;
         };
         let down = &mut self.down[at];
@@ -499,6 +513,7 @@ impl Replica {
             self.say_hello(now, peer, out);
         }
         self.pull_again(now, out);
+        self.knock(now);
         self.follow(now, out);
         self.pins.retain(|_, pin| pin.until > now);
     }
@@ -507,9 +522,11 @@ impl Replica {
     pub(super) fn arm_retry(&mut self, now: Mono, out: &mut Outputs) {
         let announcing = !self.unheard.is_empty() && now < self.announce_until;
         let scanning = self.up.as_ref().is_some_and(|up| up.scan.is_some());
+        let following = self.up.as_ref().is_some_and(|up| up.learner);
         let seeking = self.learn && self.role().is_none() && self.up.is_none();
         if announcing
             || scanning
+            || following
             || seeking
             || !self.debts.none()
             || !self.pins.is_empty()

@@ -296,6 +296,8 @@ impl Replica {
         self.log.cut(after);
         self.overlay.cut(after);
         self.sessions.cut(after);
+        // S2: a head that lost its end has taken back what an earlier handshake told of it.
+        self.barrier = self.barrier.map(|barrier| barrier.min(after));
         out.persist.push(Persist::Cut {
             after,
             generation: self.log.generation(),
@@ -366,7 +368,7 @@ impl Replica {
             Body::Hello(hello) => self.on_hello(now, from, hello, out),
             Body::Welcome(welcome) => self.on_welcome(now, from, welcome, out),
             Body::Forward(forward) => self.on_forward(now, from, forward, out),
-            Body::Commit(commit) => self.on_commit(now, from, commit),
+            Body::Commit(commit) => self.on_commit(now, from, commit, out),
             Body::Follow { disk, .. } => self.on_follow(now, from, disk, out),
             Body::PullPage(pull) => self.on_pull_page(now, from, pull, out),
             Body::StatePage(page) => self.on_state_page(now, from, *page, out),

@@ -14,6 +14,9 @@ use super::{Apply, Event, Mutant, Outputs, Persist, Replica, ScanCursor, StatePr
 /// A follower says what it received after this many bytes, so that the sender's window opens in time.
 const RECEIVED_EVERY_BYTES: usize = limits::FORWARD_WINDOW_BYTES_MAX / 8;
 
+/// A learner says at this pace what it holds, news or not: a source that lost the link answers that it is gone.
+const KNOCK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The link to the predecessor, or to a learner's source.
 #[derive(Clone, Debug)]
 pub(super) struct UpLink {
@@ -23,7 +26,9 @@ pub(super) struct UpLink {
     pub(super) watermark: Seq,
     /// The peer's commit point, as far as it told.
     pub(super) known_commit: Seq,
-    learner: bool,
+    pub(super) learner: bool,
+    /// When a learner last let its source know that it is there.
+    knocked: Mono,
     round_up: Option<Round>,
     sent_commit: Seq,
     sent_received: Seq,
@@ -81,12 +86,12 @@ impl Replica {
                         self.down.clear();
                     }
                 }
-                self.link_up(from, &hello, None);
+                self.link_up(now, from, &hello, None);
                 self.welcome(from, &hello, at, false, out);
             }
             Greeting::Scan => {
                 let run = self.scan_run(now, &hello);
-                self.link_up(from, &hello, Some(run));
+                self.link_up(now, from, &hello, Some(run));
                 self.welcome(from, &hello, Seq::ZERO, true, out);
                 self.pull(now, out);
                 out.events.push(Event::Scan { done: false });
@@ -242,7 +247,7 @@ impl Replica {
         }
     }
 
-    fn link_up(&mut self, from: NodeId, hello: &Hello, scan: Option<ScanRun>) {
+    fn link_up(&mut self, now: Mono, from: NodeId, hello: &Hello, scan: Option<ScanRun>) {
         self.up = Some(UpLink {
             peer: from,
             link: hello.link,
@@ -253,6 +258,7 @@ impl Replica {
                 hello.commit
             },
             learner: hello.learner,
+            knocked: now,
             round_up: None,
             sent_commit: Seq::ZERO,
             sent_received: Seq::ZERO,
@@ -394,6 +400,15 @@ impl Replica {
         };
         let peer = up.peer;
         self.send(peer, Body::Commit(body), out);
+    }
+
+    /// M4: a source that gave the link up (its stream broke, it restarted) has forgotten us, and will not say so by itself.
+    pub(super) fn knock(&mut self, now: Mono) {
+        let due = |up: &&mut UpLink| up.learner && now.since(up.knocked) >= KNOCK_EVERY;
+        if let Some(up) = self.up.as_mut().filter(due) {
+            up.knocked = now;
+            up.dirty = true;
+        }
     }
 
     /// Asks for the next page of the source's state.
