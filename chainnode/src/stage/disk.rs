@@ -122,6 +122,8 @@ pub struct Disk {
     pub state: State,
     /// The engine as of its last flush: what a crash leaves.
     flushed: State,
+    /// How much of the flushed state the replica knows of.
+    told_flushed: Seq,
     queue: VecDeque<Apply>,
 }
 
@@ -201,7 +203,8 @@ impl Disk {
         } else {
             Seq::ZERO
         };
-        if applied.is_some() || !inputs.is_empty() {
+        if applied.is_some() || !inputs.is_empty() || flushed != self.told_flushed {
+            self.told_flushed = flushed;
             inputs.push(Input::Applied {
                 applied: self.state.progress.applied,
                 flushed,
@@ -249,15 +252,22 @@ impl Disk {
         self.log.start
     }
 
-    /// What a crash leaves: nothing that was not synced, unless `keep` says so.
-    pub fn crash(&mut self, keep: bool) {
-        for persist in std::mem::take(&mut self.unsynced) {
-            if keep {
-                self.log.write(persist);
-            }
+    /// What a crash leaves: of what was not synced, the first `keep` writes.
+    pub fn crash(&mut self, keep: usize) {
+        for persist in std::mem::take(&mut self.unsynced).into_iter().take(keep) {
+            self.log.write(persist);
         }
+        // Numbers are those of one process.
+        self.log.meta_no = MetaNo::default();
         self.queue.clear();
         self.state = self.flushed.clone();
+        self.told_flushed = self.flushed.progress.applied;
+    }
+
+    /// How many writes wait for a sync.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
     }
 
     /// The epoch of the newest durable metadata.

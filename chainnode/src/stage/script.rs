@@ -5,12 +5,14 @@
 //! | `nodes 1,2,3` | starts nodes on empty disks |
 //! | `chain 1,2,3` | makes a chain that serves, everything quiet |
 //! | `config 1,2 [to 1,3\|nobody]` | the next config, offered to all or some |
-//! | `offer 2`, `older 2 EPOCH`, `creating 2`, `conflict 2` | the newest config again; an older one; the first one; another one of the same epoch |
-//! | `learn 3` | asks a node to follow |
+//! | `offer 2`, `again 2 EPOCH` | the newest config again; one that was made before |
+//! | `older 2 EPOCH`, `creating 2`, `conflict 2` | configs that nobody made: an older one; the first one; another one of the same epoch |
+//! | `learn 3 [off]` | asks a node to follow, or no longer |
+//! | `clock 1 PPM` | how fast a clock runs, before `nodes` |
 //! | `at 1 put k v [@session/slot/no]` | a request: `put del incr append cas open` |
 //! | `deliver 1->2 [N\|all]`, `break 1->2` | messages arrive; a stream breaks and loses them |
-//! | `persist 1`, `hold 1`, `release 1`, `apply 1` | a sync; its two halves; the engine |
-//! | `crash 1 [keep]`, `restart 1 [damaged]`, `empty 1`, `rollback 1 SEQ`, `trim 1 SEQ` | processes and disks |
+//! | `persist 1`, `hold 1`, `release 1`, `apply 1 [lazy]` | a sync; its two halves; the engine, with or without a flush |
+//! | `crash 1 [keep [WRITES]]`, `restart 1 [damaged]`, `empty 1`, `rollback 1 SEQ`, `trim 1 SEQ` | processes and disks |
 //! | `partition 1-2`, `heal 1-2`, `oneway 1->2` | the network |
 //! | `tick MS`, `run MS`, `stabilize` | time; time and everything else; everything else |
 //! | `admit 2 k`, `answer 2`, `read 2 k` | the halves of a read; both |
@@ -60,10 +62,9 @@ pub fn play(text: &str, mutant: Option<Mutant>) -> Result<Played, ScriptError> {
         };
         transcript.push_str(line);
         transcript.push('\n');
-        let words: Vec<&str> = command.split_whitespace().collect();
-        execute(&mut world, &words).ok_or_else(|| ScriptError {
+        execute(&mut world, command).map_err(|error| ScriptError {
             line: at + 1,
-            text: command.to_owned(),
+            ..error
         })?;
         transcript.push_str(&world.take_transcript());
     }
@@ -86,11 +87,20 @@ fn pair(word: &str) -> Option<(u64, u64)> {
     Some((number(a)?, number(b)?))
 }
 
-fn execute(world: &mut World, words: &[&str]) -> Option<()> {
-    network(world, words)
-        .or_else(|| processes(world, words))
-        .or_else(|| configs(world, words))
-        .or_else(|| clients(world, words))
+/// Plays one command, without the `> ` before it.
+///
+/// # Errors
+/// Text that is no command.
+pub fn execute(world: &mut World, command: &str) -> Result<(), ScriptError> {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    network(world, &words)
+        .or_else(|| processes(world, &words))
+        .or_else(|| configs(world, &words))
+        .or_else(|| clients(world, &words))
+        .ok_or_else(|| ScriptError {
+            line: 1,
+            text: command.to_owned(),
+        })
 }
 
 fn network(world: &mut World, words: &[&str]) -> Option<()> {
@@ -140,16 +150,27 @@ fn network(world: &mut World, words: &[&str]) -> Option<()> {
 fn processes(world: &mut World, words: &[&str]) -> Option<()> {
     match words {
         ["nodes" | "restart", nodes] => {
-            list(nodes)?.into_iter().for_each(|n| world.start(n, None));
+            for n in list(nodes)? {
+                // A process that runs cannot be started.
+                if !world.is_up(n) {
+                    world.start(n, None);
+                }
+            }
         }
         ["restart", n, "damaged"] => {
-            world.start(
-                number(n)?,
-                Some("a frame does not match its checksum".into()),
-            );
+            let n = number(n)?;
+            if !world.is_up(n) {
+                world.start(n, Some("a frame does not match its checksum".into()));
+            }
         }
-        ["crash", nodes] => list(nodes)?.into_iter().for_each(|n| world.crash(n, false)),
-        ["crash", nodes, "keep"] => list(nodes)?.into_iter().for_each(|n| world.crash(n, true)),
+        ["crash", nodes] => list(nodes)?.into_iter().for_each(|n| world.crash(n, 0)),
+        ["crash", nodes, "keep"] => {
+            list(nodes)?
+                .into_iter()
+                .for_each(|n| world.crash(n, usize::MAX));
+        }
+        ["crash", n, "keep", writes] => world.crash(number(n)?, writes.parse().ok()?),
+        ["clock", n, ppm] => world.set_clock(number(n)?, ppm.parse().ok()?),
         ["empty", n] => world.empty_disk(number(n)?),
         ["persist", n] => {
             world.persist(number(n)?);
@@ -158,6 +179,9 @@ fn processes(world: &mut World, words: &[&str]) -> Option<()> {
         ["release", n] => world.release(number(n)?),
         ["apply", n] => {
             world.apply(number(n)?, true);
+        }
+        ["apply", n, "lazy"] => {
+            world.apply(number(n)?, false);
         }
         ["rollback", n, to] => {
             world.forks_expected = true;
@@ -236,6 +260,11 @@ fn configs(world: &mut World, words: &[&str]) -> Option<()> {
             chain.members.pop();
             world.offer_config(number(n)?, chain);
         }
+        ["again", n, epoch] => {
+            let made = world.made(Epoch::new(number(epoch)?))?.clone();
+            world.offer_config(number(n)?, made);
+        }
+        ["learn", n, "off"] => world.step(number(n)?, Input::Learn(false)),
         ["learn", n] => world.step(number(n)?, Input::Learn(true)),
         _ => return None,
     }

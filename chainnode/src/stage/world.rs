@@ -4,22 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use catena_proto::config::{ChainConfig, ChainPhase, KeyRange, Member, accept_chain};
+use catena_proto::config::{ChainConfig, Member};
 use catena_proto::ids::{DiskId, Epoch, Incarnation, NodeId, Seq, ShardId};
 use catena_proto::message::Message;
-use catena_proto::op::{Command, Outcome, RequestId, Row};
+use catena_proto::op::Outcome;
 use catena_proto::time::Mono;
 
 use super::disk::{self, Disk};
 use super::oracle::Oracle;
 use super::show;
 use crate::replica::{
-    Apply, Event, Identity, Input, KeyState, LeaseSettings, Mutant, Outputs, Prior, ReadView,
-    Refusal, Replica, ReplyTo, Request, Timer,
+    Apply, Event, Identity, Input, LeaseSettings, Mutant, Outputs, ReadView, Refusal, Replica,
+    Timer,
 };
 
 /// The only shard of a stage.
-const SHARD: ShardId = ShardId::new(1);
+pub(super) const SHARD: ShardId = ShardId::new(1);
 const SETTINGS: LeaseSettings = LeaseSettings {
     lease_ms: 500,
     round_ms: 100,
@@ -34,22 +34,22 @@ pub struct Node {
     pub replica: Option<Replica>,
     /// Its disk.
     pub disk: Disk,
-    disk_id: DiskId,
+    pub(super) disk_id: DiskId,
     incarnation: u64,
     timers: BTreeMap<Timer, Mono>,
     /// Parts per million by which its clock runs fast.
     clock_ppm: i64,
-    admitted: Option<Admitted>,
+    pub(super) admitted: Option<Admitted>,
     /// A sync that is over on the disk, and not yet known to the replica.
     held: Option<Input>,
 }
 
 #[derive(Clone, Debug)]
-struct Admitted {
-    view: ReadView,
-    key: Bytes,
-    found: Option<(Bytes, Seq)>,
-    least: Seq,
+pub(super) struct Admitted {
+    pub(super) view: ReadView,
+    pub(super) key: Bytes,
+    pub(super) found: Option<(Bytes, Seq)>,
+    pub(super) least: Seq,
 }
 
 /// A read's answer that left.
@@ -72,6 +72,8 @@ pub struct World {
     pub oracle: Oracle,
     /// Answers to requests, by the number that [`World::submit`] gave.
     pub replies: Vec<(u64, Result<Outcome, Refusal>)>,
+    /// Answers of reads that left, in order.
+    pub answers: Vec<Answer>,
     /// Messages are left out of the transcript.
     pub quiet: bool,
     /// Forks are played on purpose: a stop is no false alarm.
@@ -80,9 +82,13 @@ pub struct World {
     transcript: String,
     wires: BTreeMap<(u64, u64), VecDeque<Message>>,
     cut: BTreeSet<(u64, u64)>,
-    chain: Option<ChainConfig>,
-    requests: BTreeMap<u64, (u64, Option<Bytes>)>,
-    requests_made: u64,
+    pub(super) chain: Option<ChainConfig>,
+    /// Every config that was made, by epoch.
+    pub(super) made: Vec<ChainConfig>,
+    /// The first thing that was done against rules M: then a broken rule proves nothing.
+    pub(super) foul: Option<&'static str>,
+    pub(super) requests: BTreeMap<u64, (u64, Option<Bytes>)>,
+    pub(super) requests_made: u64,
 }
 
 impl World {
@@ -105,7 +111,7 @@ impl World {
         std::mem::take(&mut self.transcript)
     }
 
-    fn node(&mut self, n: u64) -> &mut Node {
+    pub(super) fn node(&mut self, n: u64) -> &mut Node {
         self.nodes.entry(n).or_insert_with(|| Node {
             replica: None,
             disk: Disk::default(),
@@ -119,7 +125,8 @@ impl World {
     }
 
     /// The reading of a node's own clock.
-    fn clock(&self, n: u64) -> Mono {
+    #[must_use]
+    pub fn clock(&self, n: u64) -> Mono {
         let ppm = self.nodes.get(&n).map_or(0, |node| node.clock_ppm);
         let nanos = i128::from(self.now.as_nanos()) * i128::from(1_000_000 + ppm) / 1_000_000;
         Mono::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -132,6 +139,9 @@ impl World {
 
     /// Starts a node's process on what its disk holds.
     pub fn start(&mut self, n: u64, damage: Option<String>) {
+        if damage.is_some() {
+            self.judge_loss(n);
+        }
         let mutant = self.mutant;
         self.node(n).incarnation += 1;
         let now = self.clock(n);
@@ -151,14 +161,15 @@ impl World {
 
     /// The node, which is down, comes back with an empty folder under a new disk id.
     pub fn empty_disk(&mut self, n: u64) {
+        self.judge_loss(n);
         let node = self.node(n);
         node.disk = Disk::default();
         node.disk_id = DiskId::new(node.disk_id.get() + 1);
         self.oracle.on_new_disk(NodeId::new(n));
     }
 
-    /// The process dies; what was not synced is lost unless `keep` says that it was just written.
-    pub fn crash(&mut self, n: u64, keep: bool) {
+    /// The process dies; of what was not synced, the first `keep` writes survive all the same.
+    pub fn crash(&mut self, n: u64, keep: usize) {
         let node = self.node(n);
         node.replica = None;
         node.timers.clear();
@@ -341,7 +352,10 @@ impl World {
     /// Syncs a node's log; the replica learns of it with [`World::release`].
     pub fn hold(&mut self, n: u64) {
         let node = self.node(n);
-        node.held = node.disk.sync();
+        if let Some(completion) = node.disk.sync() {
+            // One completion tells of everything before it.
+            node.held = Some(completion);
+        }
     }
 
     /// The completion of a held sync arrives.
@@ -491,155 +505,25 @@ impl World {
         self.quiet = quiet;
     }
 
-    /// The newest config that was made.
+    /// Whether a sync is over whose completion the replica has not seen.
     #[must_use]
-    pub const fn chain(&self) -> Option<&ChainConfig> {
-        self.chain.as_ref()
+    pub fn is_held(&self, n: u64) -> bool {
+        self.nodes.get(&n).is_some_and(|node| node.held.is_some())
     }
 
-    /// Makes the next config (members that stay keep their stint) and offers it to some nodes.
-    pub fn configure(&mut self, members: &[u64], phase: ChainPhase, to: &[u64]) {
-        let epoch = self
-            .chain
-            .as_ref()
-            .map_or(Epoch::new(1), |c| c.epoch.next());
-        let old = self.chain.take();
-        let member = |n: &u64| {
-            let (node, disk) = (NodeId::new(*n), self.nodes.get(n)?.disk_id);
-            let stays = old.as_ref().and_then(|c| c.member(node, disk)).copied();
-            Some(stays.unwrap_or(Member {
-                node,
-                disk,
-                joined_epoch: epoch,
-            }))
-        };
-        let members = members.iter().filter_map(member).collect();
-        let range = KeyRange::all();
-        self.chain = Some(ChainConfig {
-            shard: SHARD,
-            epoch,
-            range,
-            phase,
-            members,
-        });
-        self.offer(to);
-    }
-
-    /// Offers the newest config to some nodes.
-    pub fn offer(&mut self, to: &[u64]) {
-        let Some(chain) = self.chain.clone() else {
-            return;
-        };
-        for n in to {
-            self.step(*n, Input::Config(chain.clone()));
-        }
-    }
-
-    /// Offers a config of any epoch, as an older or a wrong source would.
-    pub fn offer_config(&mut self, n: u64, chain: ChainConfig) {
-        debug_assert!(
-            accept_chain(None, &chain).is_ok(),
-            "a stage plays well-formed configs"
-        );
-        self.step(n, Input::Config(chain));
-    }
-
-    /// The number that the next request will have.
+    /// Whether a read waits for its second half.
     #[must_use]
-    pub const fn next_request(&self) -> u64 {
-        self.requests_made + 1
+    pub fn is_reading(&self, n: u64) -> bool {
+        self.nodes
+            .get(&n)
+            .is_some_and(|node| node.admitted.is_some())
     }
 
-    /// Hands a request to a node; its number names it in [`World::replies`].
-    pub fn submit(&mut self, n: u64, id: Option<RequestId>, command: Command) -> u64 {
-        self.requests_made += 1;
-        let number = self.requests_made;
-        let key = match &command {
-            Command::Write { key, .. } => Some(key.clone()),
-            Command::OpenSession | Command::CloseSession(_) => None,
-        };
-        let prior = self.nodes.get(&n).and_then(|node| {
-            let as_of = node.replica.as_ref()?.applied();
-            let row = node.disk.state.rows.get(key.as_ref()?);
-            let row = row.map(|(value, version)| Row {
-                value: value.clone(),
-                version: *version,
-            });
-            Some(Prior { as_of, row })
-        });
-        self.requests.insert(number, (n, key));
-        let reply_to = ReplyTo {
-            connection: 0,
-            request: number,
-        };
-        let deadline = Mono::from_nanos(u64::MAX);
-        self.step(
-            n,
-            Input::Requests(vec![Request {
-                reply_to,
-                id,
-                command,
-                prior,
-                deadline,
-            }]),
-        );
-        number
-    }
-
-    /// A read up to the point where its answer is about to leave.
-    ///
-    /// # Errors
-    /// Why it is refused, or what it waits for.
-    pub fn admit(&mut self, n: u64, key: &[u8]) -> Result<(), String> {
-        let now = self.clock(n);
-        let key = Bytes::copy_from_slice(key);
-        let least = self.oracle.least_version(&key);
-        let node = self.node(n);
-        let Some(replica) = &node.replica else {
-            return Err("the node is down".into());
-        };
-        let view = replica.read_view();
-        view.admit(now)
-            .map_err(|refusal| format!("refused: {refusal}"))?;
-        let found = match replica.key_state(&key) {
-            KeyState::WaitFor(seq) => return Err(format!("waits until {seq} is committed")),
-            KeyState::Committed { value, version } => value.map(|v| (v, version)),
-            KeyState::InEngine => node.disk.state.rows.get(&key).cloned(),
-        };
-        node.admitted = Some(Admitted {
-            view,
-            key,
-            found,
-            least,
-        });
-        Ok(())
-    }
-
-    /// The answer of an admitted read leaves, or is thrown away (R2).
-    ///
-    /// # Errors
-    /// Why it is thrown away; also if there was none.
-    pub fn answer(&mut self, n: u64) -> Result<Answer, String> {
-        let now = self.clock(n);
-        let node = self.node(n);
-        let Some(read) = node.admitted.take() else {
-            return Err("nothing was read".into());
-        };
-        let Some(replica) = &node.replica else {
-            return Err("the node is down".into());
-        };
-        read.view
-            .verify(&replica.read_view(), now)
-            .map_err(|refusal| format!("thrown away: {refusal}"))?;
-        let version = read
-            .found
-            .as_ref()
-            .map_or(Seq::ZERO, |(_, version)| *version);
-        self.oracle
-            .on_read(NodeId::new(n), &read.key, version, read.least);
-        Ok(Answer {
-            key: read.key,
-            row: read.found,
-        })
+    /// Whether a node's process runs.
+    #[must_use]
+    pub fn is_up(&self, n: u64) -> bool {
+        self.nodes
+            .get(&n)
+            .is_some_and(|node| node.replica.is_some())
     }
 }

@@ -1,16 +1,17 @@
-//! Clients with sessions that try again, and readers at any member; what they saw is the history.
+//! Clients with sessions that try again, and readers at any node; what they saw is the history.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use catena_chainnode::replica::Refusal;
 use catena_chainnode::stage::World;
-use catena_proto::ids::{RequestNo, SessionId, SlotNo};
-use catena_proto::op::{Command, Outcome, RequestId, WriteOp};
+use catena_proto::ids::{Seq, SessionId};
+use catena_proto::op::Outcome;
 use catena_proto::time::Mono;
 
 use super::configs;
 use super::dice::Dice;
+use super::trace::Trace;
 use crate::check::history::History;
 use crate::check::operation::{Answer, Expect, Op, Outcome as Seen, Process};
 
@@ -18,7 +19,8 @@ use crate::check::operation::{Answer, Expect, Op, Outcome as Seen, Process};
 const PATIENCE_MS: u64 = 300;
 /// Tries before it gives up and calls the outcome unknown.
 const TRIES_MAX: u32 = 12;
-const KEYS: [&str; 3] = ["a", "b", "n"];
+/// Processes from this number on are readers.
+const FIRST_READER: u64 = 1_000;
 
 #[derive(Debug, Default)]
 struct Client {
@@ -31,8 +33,9 @@ struct Client {
 
 #[derive(Debug)]
 struct Write {
-    id: RequestId,
-    command: Command,
+    /// What was asked, as a script says it, with the request's name.
+    command: String,
+    no: u64,
     tries: u32,
     /// The newest try, and when it was sent.
     sent: Option<(u64, Mono)>,
@@ -45,163 +48,166 @@ struct Write {
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     clients: Vec<Client>,
-    /// Who waits for which request.
-    by_request: BTreeMap<u64, (usize, Option<RequestId>)>,
+    keys: Vec<&'static str>,
+    /// Whose request it is, and the number of the write that it belongs to (0 opens a session).
+    by_request: BTreeMap<u64, (usize, u64)>,
     /// Reads between their halves, by node.
     reads: BTreeMap<u64, u64>,
     readers_made: u64,
     values: u64,
+    /// The newest version of each key that a client saw, for `cas`.
+    versions: BTreeMap<&'static str, Seq>,
     pub(super) history: History,
+    /// Writes that were acknowledged.
+    pub(super) acknowledged: u64,
 }
 
 impl Clients {
-    pub(super) fn new(count: usize) -> Self {
-        let clients = (0..count).map(|_| Client::default()).collect();
+    pub(super) fn new(dice: &mut Dice) -> Self {
+        let clients = (0..=dice.below(3)).map(|_| Client::default()).collect();
+        let keys = ["a", "b", "c"][..=dice.index(3)].to_vec();
         Self {
             clients,
+            keys,
             ..Self::default()
         }
     }
 
     /// One client does the next thing it has to do.
-    pub(super) fn act(&mut self, world: &mut World, dice: &mut Dice) {
-        let i = usize::try_from(dice.below(self.clients.len() as u64)).unwrap_or(0);
-        let now = world.now;
-        let client = &self.clients[i];
-        if client.write.is_some() {
-            return self.try_again(i, world, dice);
+    pub(super) fn act(&mut self, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
+        let i = dice.index(self.clients.len());
+        if self.clients[i].write.is_some() {
+            self.try_again(i, world, dice, trace);
+        } else if let Some(session) = self.clients[i].session {
+            self.begin(i, session, world.now, dice);
+            self.try_again(i, world, dice, trace);
+        } else {
+            self.open(i, world, trace);
         }
-        let Some(session) = client.session else {
-            let waiting = client
-                .opening
-                .is_some_and(|(_, at)| now.since(at).as_millis() < u128::from(PATIENCE_MS));
-            if !waiting && let Some(head) = configs::head(world) {
-                let number = world.submit(head, None, Command::OpenSession);
-                self.by_request.insert(number, (i, None));
-                self.clients[i].opening = Some((number, now));
-            }
-            return self.take_replies(world);
-        };
+    }
+
+    fn open(&mut self, i: usize, world: &mut World, trace: &mut Trace) {
+        let now = world.now;
+        let opening = self.clients[i].opening;
+        if opening.is_some_and(|(_, at)| waits(at, now)) {
+            return;
+        }
+        if let Some(head) = configs::head(world).filter(|h| world.is_up(*h)) {
+            let number = world.next_request();
+            self.by_request.insert(number, (i, 0));
+            self.clients[i].opening = Some((number, now));
+            trace.play(world, format!("at {head} open"));
+        }
+    }
+
+    /// Chooses a write; the recorder is told before the request leaves.
+    fn begin(&mut self, i: usize, session: SessionId, now: Mono, dice: &mut Dice) {
         self.values += 1;
-        let value = Bytes::from(format!("v{}", self.values));
-        let (key, op, seen) = match dice.below(8) {
-            0..=3 => {
-                let key = KEYS[usize::try_from(dice.below(2)).unwrap_or(0)];
-                (
-                    key,
-                    WriteOp::Put {
-                        value: value.clone(),
-                    },
-                    Op::Put { value },
-                )
-            }
-            4 => ("a", WriteOp::Delete, Op::Delete),
+        let text = format!("v{}", self.values);
+        let value = Bytes::from(text.clone());
+        let key = dice.pick(&self.keys).unwrap_or("a");
+        let (command, op, key) = match dice.below(12) {
+            0..=3 => (format!("put {key} {text}"), Op::Put { value }, key),
+            4 => (format!("del {key}"), Op::Delete, key),
             5 => {
-                let expect = catena_proto::op::Expect::Absent;
-                let seen = Op::Cas {
-                    expect: Expect::Absent,
-                    value: value.clone(),
-                };
-                ("b", WriteOp::Cas { expect, value }, seen)
+                let expect = Expect::Absent;
+                let op = Op::Cas { expect, value };
+                (format!("cas {key} absent {text}"), op, key)
             }
-            _ => ("n", WriteOp::Incr { by: 1 }, Op::Incr { by: 1 }),
+            6 | 7 => {
+                let version = self.versions.get(key).copied().unwrap_or(Seq::new(1));
+                let expect = Expect::Version(version);
+                let op = Op::Cas { expect, value };
+                (format!("cas {key} {version} {text}"), op, key)
+            }
+            8 => (format!("append l {text},"), append(&text), "l"),
+            _ => ("incr n 1".to_owned(), Op::Incr { by: 1 }, "n"),
         };
         let client = &mut self.clients[i];
         client.no += 1;
-        let id = RequestId {
-            session,
-            slot: SlotNo::new(0),
-            no: RequestNo::new(client.no),
-        };
-        let key = Bytes::from_static(key.as_bytes());
-        // The recorder is told before the request leaves.
-        let process = Process::new(i as u64);
-        if self
+        let no = client.no;
+        let recorded = self
             .history
-            .invoke(process, key.clone(), seen, None)
-            .is_err()
-        {
-            return;
-        }
-        let command = Command::Write { key, op };
-        self.clients[i].write = Some(Write {
-            id,
-            command,
+            .invoke(Process::new(i as u64), key.into(), op, None);
+        debug_assert!(recorded.is_ok(), "{recorded:?}");
+        client.write = Some(Write {
+            command: format!("{command} @{session}/0/{no}"),
+            no,
             tries: 0,
             sent: None,
             due: now,
             maybe: false,
         });
-        self.try_again(i, world, dice);
     }
 
-    fn try_again(&mut self, i: usize, world: &mut World, dice: &mut Dice) {
+    fn try_again(&mut self, i: usize, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
         let now = world.now;
         let Some(write) = &mut self.clients[i].write else {
             return;
         };
-        let out_of_patience = write
-            .sent
-            .is_some_and(|(_, at)| now.since(at).as_millis() >= u128::from(PATIENCE_MS));
-        if (write.sent.is_some() && !out_of_patience) || now < write.due {
+        if write.sent.is_some_and(|(_, at)| waits(at, now)) || now < write.due {
             return;
         }
-        write.maybe |= write.sent.is_some();
+        write.maybe |= write.sent.take().is_some();
         if write.tries >= TRIES_MAX {
-            return self.finish(
-                i,
-                if self.clients[i].write.as_ref().is_some_and(|w| w.maybe) {
-                    Seen::Unknown
-                } else {
-                    Seen::Failed
-                },
-            );
+            let seen = if write.maybe {
+                Seen::Unknown
+            } else {
+                Seen::Failed
+            };
+            return self.finish(i, seen);
         }
-        write.tries += 1;
-        let members = configs::members(world);
-        // Mostly the head; now and then somebody who once was.
-        let target = if dice.one_in(6) {
-            dice.pick(&members)
+        // Mostly the head; now and then somebody who once was, or thinks so.
+        let up: Vec<u64> = world
+            .nodes
+            .keys()
+            .copied()
+            .filter(|n| world.is_up(*n))
+            .collect();
+        let target = if dice.one_in(5) {
+            dice.pick(&up)
         } else {
-            configs::head(world)
+            configs::head(world).filter(|h| up.contains(h))
         };
-        let Some(target) = target else { return };
-        if world.nodes.get(&target).is_none_or(|n| n.replica.is_none()) {
-            write.due = Mono::from_millis(now.as_millis() + 20);
+        let Some(target) = target else {
+            write.due = after(now, 20);
             return;
-        }
-        let (id, command) = (write.id, write.command.clone());
-        write.sent = Some((world.next_request(), now));
-        self.by_request.insert(world.next_request(), (i, Some(id)));
-        world.submit(target, Some(id), command);
-        self.take_replies(world);
+        };
+        write.tries += 1;
+        let number = world.next_request();
+        write.sent = Some((number, now));
+        self.by_request.insert(number, (i, write.no));
+        let command = format!("at {target} {}", write.command);
+        trace.play(world, command);
     }
 
     /// Works off what the replicas answered.
     pub(super) fn take_replies(&mut self, world: &mut World) {
+        let now = world.now;
         for (number, result) in std::mem::take(&mut world.replies) {
-            let Some((i, id)) = self.by_request.remove(&number) else {
+            let Some((i, no)) = self.by_request.remove(&number) else {
                 continue;
             };
-            let now = world.now;
             let client = &mut self.clients[i];
-            if client.opening.is_some_and(|(n, _)| n == number) {
-                client.opening = None;
-                if let Ok(Outcome::SessionOpened { session }) = result {
+            if no == 0 {
+                let expected = client.opening.is_some_and(|(n, _)| n == number);
+                if expected {
+                    client.opening = None;
+                }
+                if let (true, Ok(Outcome::SessionOpened { session })) = (expected, result) {
                     client.session = Some(session);
-                    client.no = 0;
                 }
                 continue;
             }
-            // An answer to an operation that was given up long ago changes nothing.
-            let Some(write) = client.write.as_mut().filter(|w| Some(w.id) == id) else {
+            // An answer to a write that was given up long ago changes nothing.
+            let Some(write) = client.write.as_mut().filter(|w| w.no == no) else {
                 continue;
             };
             let newest = write.sent.is_some_and(|(n, _)| n == number);
             match result {
                 Ok(outcome) => {
-                    let seen = seen(&write.command, outcome);
-                    self.finish(i, seen);
+                    self.acknowledged += 1;
+                    self.finish(i, answer(outcome));
                 }
                 Err(Refusal::Interrupted) => {
                     write.maybe = true;
@@ -210,70 +216,119 @@ impl Clients {
                     }
                 }
                 Err(Refusal::UnknownSession) => {
-                    // The first try only: then nothing was done.
-                    let maybe = write.maybe || write.tries > 1;
+                    let seen = if write.maybe || write.tries > 1 {
+                        Seen::Unknown
+                    } else {
+                        Seen::Failed
+                    };
                     client.session = None;
-                    self.finish(i, if maybe { Seen::Unknown } else { Seen::Failed });
+                    self.finish(i, seen);
                 }
                 Err(Refusal::Superseded) => self.finish(i, Seen::Unknown),
-                Err(_) => {
-                    // Definite: this try did nothing.
-                    if newest {
-                        write.sent = None;
-                        write.due = Mono::from_millis(now.as_millis() + 20);
-                    }
+                // Definite: this try did nothing.
+                Err(_) if newest => {
+                    write.sent = None;
+                    write.due = after(now, 20);
                 }
+                Err(_) => {}
             }
         }
     }
 
     fn finish(&mut self, i: usize, seen: Seen) {
         self.clients[i].write = None;
-        // Only a recorder that is told twice complains; each write is finished once.
-        let done = self.history.complete(Process::new(i as u64), seen, None);
+        self.record(i as u64, seen);
+    }
+
+    fn record(&mut self, process: u64, seen: Seen) {
+        let done = self.history.complete(Process::new(process), seen, None);
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
-    /// A reader begins or ends a read at some node.
-    pub(super) fn read(&mut self, world: &mut World, dice: &mut Dice) {
-        let nodes: Vec<u64> = world.nodes.keys().copied().collect();
-        let Some(n) = dice.pick(&nodes) else { return };
+    /// A reader begins or ends a read at a node.
+    pub(super) fn read(&mut self, n: u64, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
         if let Some(reader) = self.reads.remove(&n) {
-            let seen = match world.answer(n) {
-                Ok(answer) => {
-                    let version = answer.row.as_ref().map(|(_, version)| *version);
-                    let value = answer.row.map(|(value, _)| value);
-                    Seen::Ok(Answer::Read { value, version })
-                }
-                // Thrown away: nobody saw anything.
-                Err(_) => Seen::Failed,
-            };
-            let done = self.history.complete(Process::new(reader), seen, None);
-            debug_assert!(done.is_ok(), "{done:?}");
-            return;
+            return self.end_read(n, reader, world, trace);
         }
-        let key = KEYS[usize::try_from(dice.below(3)).unwrap_or(0)];
-        self.readers_made += 1;
-        let reader = 1_000 + self.readers_made;
-        if self
-            .history
-            .invoke(Process::new(reader), key.into(), Op::Get, None)
-            .is_err()
+        let at = dice.index(self.keys.len() + 2);
+        let key = self
+            .keys
+            .get(at)
+            .copied()
+            .unwrap_or(if at == self.keys.len() { "l" } else { "n" });
+        self.begin_read(n, key, world, trace);
+        if dice.one_in(2)
+            && let Some(reader) = self.reads.remove(&n)
         {
+            self.end_read(n, reader, world, trace);
+        }
+    }
+
+    fn begin_read(&mut self, n: u64, key: &'static str, world: &mut World, trace: &mut Trace) {
+        trace.play(world, format!("admit {n} {key}"));
+        if !world.is_reading(n) {
             return;
         }
-        if world.admit(n, key.as_bytes()).is_ok() {
-            self.reads.insert(n, reader);
-        } else {
-            let done = self
-                .history
-                .complete(Process::new(reader), Seen::Failed, None);
-            debug_assert!(done.is_ok(), "{done:?}");
+        self.readers_made += 1;
+        let reader = FIRST_READER + self.readers_made;
+        // Nothing happened between the two: the read begins here.
+        let recorded = self
+            .history
+            .invoke(Process::new(reader), key.into(), Op::Get, None);
+        debug_assert!(recorded.is_ok(), "{recorded:?}");
+        self.reads.insert(n, reader);
+    }
+
+    fn end_read(&mut self, n: u64, reader: u64, world: &mut World, trace: &mut Trace) {
+        trace.play(world, format!("answer {n}"));
+        let seen = match world.answers.pop() {
+            Some(answer) => {
+                let version = answer.row.as_ref().map(|(_, version)| *version);
+                if let (Some(version), Some(key)) =
+                    (version, self.keys.iter().find(|k| answer.key == **k))
+                {
+                    self.versions.insert(key, version);
+                }
+                let value = answer.row.map(|(value, _)| value);
+                Seen::Ok(Answer::Read { value, version })
+            }
+            // Thrown away, or the process died: nobody saw anything.
+            None => Seen::Failed,
+        };
+        self.record(reader, seen);
+    }
+
+    /// Every key is read once more, at one node; false if it answered one of them not.
+    pub(super) fn read_all(&mut self, n: u64, world: &mut World, trace: &mut Trace) -> bool {
+        if let Some(reader) = self.reads.remove(&n) {
+            self.end_read(n, reader, world, trace);
         }
+        let keys: Vec<&'static str> = self.keys.iter().copied().chain(["l", "n"]).collect();
+        keys.into_iter().all(|key| {
+            self.begin_read(n, key, world, trace);
+            let reader = self.reads.remove(&n);
+            if let Some(reader) = reader {
+                self.end_read(n, reader, world, trace);
+            }
+            reader.is_some()
+        })
     }
 }
 
-fn seen(command: &Command, outcome: Outcome) -> Seen {
+fn waits(since: Mono, now: Mono) -> bool {
+    now.since(since).as_millis() < u128::from(PATIENCE_MS)
+}
+
+fn after(now: Mono, ms: u64) -> Mono {
+    now.plus(std::time::Duration::from_millis(ms))
+}
+
+fn append(text: &str) -> Op {
+    let value = Bytes::from(format!("{text},"));
+    Op::Append { value }
+}
+
+fn answer(outcome: Outcome) -> Seen {
     Seen::Ok(match outcome {
         Outcome::Written { version } => Answer::Written {
             version: Some(version),
@@ -287,10 +342,10 @@ fn seen(command: &Command, outcome: Outcome) -> Seen {
             value: Some(value),
             version: Some(version),
         },
-        // Values of this workload are always numbers on `n`, small, and no session is written to a key.
-        _ => {
-            debug_assert!(false, "{command:?} cannot end with {outcome:?}");
-            return Seen::Failed;
+        // `n` holds small numbers only, values are short, and no session's request opens or closes one.
+        outcome => {
+            debug_assert!(false, "no write of this workload ends with {outcome:?}");
+            return Seen::Unknown;
         }
     })
 }

@@ -1,19 +1,22 @@
-//! A scripted source of configs that keeps to rules M1 to M3, and chooses bad moments.
+//! A scripted source of configs that keeps to rules M1 to M4, and likes bad moments.
 
 use std::collections::BTreeSet;
 
-use catena_chainnode::replica::Input;
 use catena_chainnode::stage::World;
-use catena_proto::config::{ChainConfig, ChainPhase};
+use catena_proto::config::Member;
 use catena_proto::ids::NodeId;
 
 use super::dice::Dice;
 
-/// What the source remembers: every config that it ever made, for late and doubled deliveries.
+/// What the source remembers.
 #[derive(Debug, Default)]
 pub(super) struct Configs {
-    made: Vec<ChainConfig>,
+    /// Nodes that were asked to follow.
     learners: BTreeSet<u64>,
+    /// Longest chain that it makes.
+    length_max: usize,
+    /// It appends whoever is outside, without waiting for it to follow first.
+    hasty: bool,
 }
 
 /// Members of the newest config.
@@ -24,149 +27,141 @@ pub(super) fn members(world: &World) -> Vec<u64> {
         .unwrap_or_default()
 }
 
-/// Members that hold all that is committed: synced for the stint that the newest config names, and up.
-pub(super) fn synced(world: &World) -> Vec<u64> {
-    let Some(chain) = world.chain() else {
-        return Vec::new();
-    };
-    chain
-        .members
-        .iter()
-        .filter(|m| {
-            let replica = world
-                .nodes
-                .get(&m.node.get())
-                .and_then(|n| n.replica.as_ref());
-            replica.is_some_and(|r| r.is_synced_for(m.disk, m.joined_epoch))
-        })
-        .map(|m| m.node.get())
-        .collect()
+/// The head of the newest config.
+pub(super) fn head(world: &World) -> Option<u64> {
+    world.chain()?.head().map(|m| m.node).map(NodeId::get)
+}
+
+/// Members whose disks hold all that is committed.
+pub(super) fn whole(world: &World) -> Vec<u64> {
+    let of = |m: &&Member| world.holds_all(m);
+    world
+        .chain()
+        .map(|c| c.members.iter().filter(of).map(|m| m.node.get()).collect())
+        .unwrap_or_default()
+}
+
+/// Nodes as a script lists them.
+pub(super) fn list(nodes: &[u64]) -> String {
+    let words: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    words.join(",")
+}
+
+fn nodes(world: &World) -> Vec<u64> {
+    world.nodes.keys().copied().collect()
 }
 
 impl Configs {
-    /// The first chain: created, then served.
-    pub(super) fn begin(&mut self, world: &mut World, members: &[u64]) {
-        world.configure(members, ChainPhase::Creating, members);
-        self.remember(world);
-        world.stabilize();
-        world.configure(members, ChainPhase::Serving, members);
-        self.remember(world);
-        world.run(250);
+    pub(super) fn new(dice: &mut Dice) -> Self {
+        Self {
+            learners: BTreeSet::new(),
+            length_max: 2 + dice.index(4),
+            hasty: dice.one_in(4),
+        }
     }
 
-    fn remember(&mut self, world: &World) {
-        self.made.extend(world.chain().cloned());
-    }
-
-    /// Something that a master may do now, or a delivery of something that it did.
-    pub(super) fn act(&mut self, world: &mut World, dice: &mut Dice) {
-        match dice.below(10) {
-            0..=2 => self.remove(world, dice),
-            3..=5 => self.append(world, dice),
-            6 | 7 => {
-                let nodes: Vec<u64> = world.nodes.keys().copied().collect();
-                if let Some(n) = dice.pick(&nodes) {
-                    world.offer(&[n]);
-                }
-            }
-            8 => {
+    /// Something that a master may do now, or a delivery of something that it did; as a command.
+    pub(super) fn act(&mut self, world: &World, dice: &mut Dice) -> Option<String> {
+        match dice.below(16) {
+            0..=3 => Self::remove(world, dice),
+            4..=7 => self.append(world, dice),
+            8..=11 => Some(format!("offer {}", dice.pick(&nodes(world))?)),
+            12 | 13 => {
                 // An older config finds its way to somebody (FAULTS 5).
-                let nodes: Vec<u64> = world.nodes.keys().copied().collect();
-                let at = usize::try_from(dice.below(self.made.len() as u64)).unwrap_or(0);
-                if let (Some(n), Some(old)) = (dice.pick(&nodes), self.made.get(at).cloned()) {
-                    world.offer_config(n, old);
-                }
+                let newest = world.chain()?.epoch.get();
+                let epoch = 1 + dice.below(newest);
+                Some(format!("again {} {epoch}", dice.pick(&nodes(world))?))
             }
             _ => self.follow(world, dice),
         }
     }
 
-    /// M1, M2: any subset goes, as long as somebody who is in sync stays.
-    fn remove(&mut self, world: &mut World, dice: &mut Dice) {
+    /// M2: any subset goes, as long as somebody who holds everything stays.
+    fn remove(world: &World, dice: &mut Dice) -> Option<String> {
         let members = members(world);
-        let gone: BTreeSet<u64> = members.iter().copied().filter(|_| dice.one_in(3)).collect();
-        let stay: Vec<u64> = members
-            .iter()
-            .copied()
-            .filter(|n| !gone.contains(n))
-            .collect();
-        let safe = synced(world).iter().any(|n| stay.contains(n));
-        if gone.is_empty() || !safe {
-            return;
-        }
-        self.make(world, dice, &stay);
+        let one = dice.pick(&members);
+        let single = !dice.one_in(3);
+        let goes = |n: &u64, dice: &mut Dice| {
+            if single {
+                Some(*n) == one
+            } else {
+                dice.one_in(2)
+            }
+        };
+        let stay: Vec<u64> = members.iter().copied().filter(|n| !goes(n, dice)).collect();
+        let whole = whole(world);
+        let safe = whole.iter().any(|n| stay.contains(n));
+        (safe && stay.len() < members.len()).then(|| Self::make(world, dice, &stay))
     }
 
-    /// M1, M4: one tail at a time, and only when the joiner before it is in sync.
-    fn append(&mut self, world: &mut World, dice: &mut Dice) {
+    /// M1, M4: one tail at a time, only when everybody before it is in sync, and mostly one that has followed.
+    fn append(&mut self, world: &World, dice: &mut Dice) -> Option<String> {
         let mut members = members(world);
-        if members.len() >= 4 || synced(world).len() < members.len() {
-            return;
+        if members.len() >= self.length_max || whole(world).len() < members.len() {
+            return None;
         }
-        let candidates: Vec<u64> = world
-            .nodes
-            .keys()
-            .copied()
-            .filter(|n| !members.contains(n))
+        let outside: Vec<u64> = nodes(world)
+            .into_iter()
+            .filter(|n| !members.contains(n) && world.is_up(*n))
+            .filter(|n| self.hasty || self.learners.contains(n))
             .collect();
-        // Caught up or not: a joiner far behind is slow, never unsafe.
-        let Some(joiner) = dice.pick(&candidates) else {
-            return;
-        };
-        if world.nodes.get(&joiner).is_none_or(|n| n.replica.is_none()) {
-            return;
-        }
+        let joiner = dice.pick(&outside)?;
         members.push(joiner);
         self.learners.remove(&joiner);
-        self.make(world, dice, &members);
+        Some(Self::make(world, dice, &members))
     }
 
     /// M4: a node outside follows.
-    fn follow(&mut self, world: &mut World, dice: &mut Dice) {
+    fn follow(&mut self, world: &World, dice: &mut Dice) -> Option<String> {
         let members = members(world);
-        let outside: Vec<u64> = world
-            .nodes
-            .keys()
-            .copied()
-            .filter(|n| !members.contains(n))
+        let outside: Vec<u64> = nodes(world)
+            .into_iter()
+            .filter(|n| !members.contains(n) && world.is_up(*n))
             .collect();
-        if let Some(n) = dice.pick(&outside) {
-            self.learners.insert(n);
-            world.offer(&[n]);
-            world.step(n, Input::Learn(true));
+        let n = dice.pick(&outside)?;
+        if self.learners.contains(&n) && dice.one_in(4) {
+            self.learners.remove(&n);
+            return Some(format!("learn {n} off"));
         }
+        self.learners.insert(n);
+        Some(format!("learn {n}"))
     }
 
-    fn make(&mut self, world: &mut World, dice: &mut Dice, members: &[u64]) {
-        // Some hear of it at once, others later or from each other (C3).
-        let nodes: Vec<u64> = world.nodes.keys().copied().collect();
-        let to: Vec<u64> = nodes.into_iter().filter(|_| !dice.one_in(3)).collect();
-        world.configure(members, ChainPhase::Serving, &to);
-        self.remember(world);
+    fn make(world: &World, dice: &mut Dice, members: &[u64]) -> String {
+        // Some hear of it at once, others later or from each other (C3); now and then nobody.
+        let few = 1 + dice.below(4);
+        let to: Vec<u64> = nodes(world)
+            .into_iter()
+            .filter(|_| !dice.one_in(few))
+            .collect();
+        let to = if to.is_empty() {
+            "nobody".to_owned()
+        } else {
+            list(&to)
+        };
+        format!("config {} to {to}", list(members))
     }
 
     /// A started process is asked to follow again, as its config says.
-    pub(super) fn restarted(&self, world: &mut World, n: u64) {
-        if self.learners.contains(&n) {
-            world.step(n, Input::Learn(true));
-        }
+    pub(super) fn restarted(&self, n: u64) -> Option<String> {
+        self.learners.contains(&n).then(|| format!("learn {n}"))
     }
 
-    /// After the faults: what cannot become in sync is taken out, so that the rest serves (M3 needs somebody synced).
-    pub(super) fn heal(&mut self, world: &mut World) {
-        let all: Vec<u64> = world.nodes.keys().copied().collect();
-        world.offer(&all);
-        world.run(3_000);
-        let (members, synced) = (members(world), synced(world));
-        if synced.len() < members.len() && !synced.is_empty() {
-            world.configure(&synced, ChainPhase::Serving, &all);
-            self.remember(world);
+    /// Everybody is told the newest config; who cannot become in sync by itself is taken out: a replaced disk (C4),
+    /// and whoever has nobody whole above it (M3).
+    pub(super) fn heal(&self, world: &World) -> Vec<String> {
+        let all = list(&nodes(world));
+        let mut commands = vec![format!("offer {all}")];
+        let Some(chain) = world.chain() else {
+            return commands;
+        };
+        let first = chain.members.iter().position(|m| world.holds_all(m));
+        let stays = |m: &&Member| world.is_disk_of(m);
+        let above = chain.members.iter().skip(first.unwrap_or(0));
+        let stay: Vec<u64> = above.filter(stays).map(|m| m.node.get()).collect();
+        if first.is_some() && stay.len() < chain.members.len() {
+            commands.push(format!("config {} to {all}", list(&stay)));
         }
-        world.run(3_000);
+        commands
     }
-}
-
-/// The head of the newest config.
-pub(super) fn head(world: &World) -> Option<u64> {
-    world.chain()?.head().map(|m| m.node).map(NodeId::get)
 }

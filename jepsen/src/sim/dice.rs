@@ -9,7 +9,7 @@ impl Dice {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,21 +18,23 @@ impl Dice {
     }
 
     /// A number below `bound` (0 if that is 0).
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(super) const fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
+    /// An index below `bound` (0 if that is 0).
+    pub(super) fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap_or(0)
+    }
+
     /// True once in `n` times.
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(super) const fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// One of them; `None` if there is none.
     pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        if of.is_empty() {
-            return None;
-        }
-        let at = usize::try_from(self.below(of.len() as u64)).unwrap_or(0);
+        let at = self.index(of.len());
         of.get(at).copied()
     }
 }

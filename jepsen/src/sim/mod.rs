@@ -1,18 +1,37 @@
 //! The simulation: production replicas under faults, every choice drawn from one seed.
 //!
 //! It plays on `catena_chainnode::stage`: replicas, model disks, wires, clocks.
-//! The oracle watches each step for broken rules; at the end everything is
-//! healed, the chain must serve again, replicas must be equal, and the clients'
-//! history must be linearizable. What is not in it yet: masters, the production
-//! log on a faulty disk (it has properties of its own), several shards.
+//! A run is a script of the stage's language, one command a step, so what it
+//! did can be read, replayed, shrunk and kept as a golden scenario. The oracle
+//! watches each step for broken rules; at the end everything is healed, the
+//! chain must serve again, replicas must be equal, and the clients' history
+//! must be linearizable. What is not in it: masters (a scripted source of
+//! configs keeps to rules M), the production log on a faulty disk (it has
+//! properties of its own), several shards.
+//!
+//! | file | knows |
+//! |---|---|
+//! | `dice` | where choices come from |
+//! | `trace` | a run as a script; shrinking |
+//! | `configs` | what a master may do, and when that hurts |
+//! | `faults` | rates, faults, mends |
+//! | `clients` | sessions, retries, reads; the history |
+//! | `random` | one run |
+//! | `ending` | healing, and what must hold then |
+//! | `run` | many seeds |
+//! | `schedules` | the directed schedule of each planted bug |
 
 mod clients;
 mod configs;
 mod dice;
+mod ending;
+mod faults;
 mod random;
 mod run;
 mod schedules;
+mod trace;
 
 pub use self::random::{Failure, Outcome, simulate, trace};
 pub use self::run::{Progress, Summary, run};
 pub use self::schedules::{SCHEDULES, Schedule};
+pub use self::trace::Trace;

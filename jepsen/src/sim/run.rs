@@ -1,5 +1,6 @@
 //! Many seeds, with a summary.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use catena_chainnode::replica::Mutant;
@@ -27,8 +28,8 @@ pub struct Summary {
     pub committed: u64,
     /// Client operations in them.
     pub operations: u64,
-    /// Crashes injected in them.
-    pub crashes: u64,
+    /// How often each command was played in them: faults by kind, among others.
+    pub commands: BTreeMap<String, u64>,
     /// Epochs made in them.
     pub epochs: u64,
     /// Seeds that broke something.
@@ -48,8 +49,10 @@ pub fn run(
             Ok(outcome) => {
                 summary.simulated_ms += outcome.simulated_ms;
                 summary.committed += outcome.committed;
-                summary.operations += outcome.operations as u64;
-                summary.crashes += outcome.crashes;
+                summary.operations += outcome.operations;
+                for (command, times) in outcome.commands {
+                    *summary.commands.entry(command).or_insert(0) += times;
+                }
                 summary.epochs += outcome.epochs;
             }
             Err(failure) => summary.failures.push(*failure),
@@ -71,23 +74,29 @@ impl Summary {
         self.simulated_ms += other.simulated_ms;
         self.committed += other.committed;
         self.operations += other.operations;
-        self.crashes += other.crashes;
         self.epochs += other.epochs;
+        for (command, times) in other.commands {
+            *self.commands.entry(command).or_insert(0) += times;
+        }
         self.failures.extend(other.failures);
     }
 
     /// One paragraph for people.
     #[must_use]
     pub fn to_text(&self) -> String {
+        let commands = self
+            .commands
+            .iter()
+            .map(|(c, times)| format!("{times} {c}"));
         format!(
-            "{} seeds, {} failed; {} simulated seconds, {} records committed, {} client operations, {} epochs, {} crashes",
+            "{} seeds, {} failed; {} simulated seconds, {} records committed, {} client operations, {} epochs; {}",
             self.seeds,
             self.failures.len(),
             self.simulated_ms / 1000,
             self.committed,
             self.operations,
             self.epochs,
-            self.crashes
+            commands.collect::<Vec<_>>().join(", ")
         )
     }
 
@@ -96,12 +105,12 @@ impl Summary {
     pub fn to_json(&self) -> Value {
         json!({
             "seeds": self.seeds,
-            "failed": self.failures.iter().map(|f| json!({"seed": f.seed, "rule": f.rule, "what": f.what, "repeat": f.to_string()})).collect::<Vec<_>>(),
+            "failed": self.failures.iter().map(Failure::to_json).collect::<Vec<_>>(),
             "simulated_ms": self.simulated_ms,
             "committed": self.committed,
             "operations": self.operations,
             "epochs": self.epochs,
-            "crashes": self.crashes,
+            "commands": self.commands,
         })
     }
 }

@@ -1,0 +1,128 @@
+//! A run as a script of the stage's language: it can be read, replayed, shrunk, and kept as a golden scenario.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use catena_chainnode::replica::Mutant;
+use catena_chainnode::stage::{World, execute};
+
+/// The name under which a panic of a replica counts as a broken rule.
+pub(super) const PANIC: &str = "a replica's own invariants";
+
+/// Replays that shrinking a failure may cost.
+const REPLAYS_MAX: usize = 1_500;
+
+/// Every command of a run, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    lines: Vec<String>,
+}
+
+impl Trace {
+    /// The commands.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// Adds a command, and plays it.
+    pub(super) fn play(&mut self, world: &mut World, line: String) {
+        // Noted first: it may be the one that a replica does not survive.
+        self.lines.push(line);
+        let played = self.lines.last().map(|line| execute(world, line));
+        debug_assert!(matches!(played, Some(Ok(()))), "{played:?}");
+    }
+
+    /// The script as a file of scenarios has it.
+    #[must_use]
+    pub fn to_script(&self) -> String {
+        self.lines.iter().map(|l| format!("> {l}\n")).collect()
+    }
+
+    /// The script with everything that is said at each command, as a golden scenario has it.
+    pub(super) fn told(&self, mutant: Option<Mutant>) -> String {
+        let mut world = World::with_mutant(mutant);
+        let mut told = String::new();
+        for line in &self.lines {
+            told.push_str(&format!("> {line}\n"));
+            // The run's failure may be that a replica did not survive this command.
+            let played = catch_unwind(AssertUnwindSafe(|| execute(&mut world, line)));
+            told.push_str(&world.take_transcript());
+            if played.is_err() {
+                break;
+            }
+        }
+        told
+    }
+
+    /// The rule that these commands break, if they break one without breaking rules M themselves.
+    fn breaks(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
+        catch_unwind(|| Self::replay(lines, mutant)).unwrap_or(Some(PANIC))
+    }
+
+    fn replay(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
+        let mut world = World::with_mutant(mutant);
+        world.quiet = true;
+        for line in lines {
+            // A command may make no sense any more without those that were left out.
+            if execute(&mut world, line).is_err() {
+                continue;
+            }
+            world.take_transcript();
+            if world.foul().is_some() {
+                return None;
+            }
+            if let Some(violation) = world.oracle.violation() {
+                return Some(violation.rule);
+            }
+        }
+        None
+    }
+
+    /// The shortest trace that was found that breaks the same rule: parts are left out as long as it does.
+    #[must_use]
+    pub fn shrunk(&self, mutant: Option<Mutant>, rule: &str) -> Self {
+        let mut lines = self.lines.clone();
+        let mut replays = 0;
+        let mut part = lines.len().div_ceil(2).max(1);
+        while replays < REPLAYS_MAX {
+            let mut at = 0;
+            let mut any = false;
+            while at < lines.len() && replays < REPLAYS_MAX {
+                let mut fewer = lines.clone();
+                fewer.drain(at..(at + part).min(lines.len()));
+                replays += 1;
+                if Self::breaks(&fewer, mutant) == Some(rule) {
+                    lines = fewer;
+                    any = true;
+                } else {
+                    at += part;
+                }
+            }
+            if part == 1 && !any {
+                break;
+            }
+            part = (part / 2).max(1);
+        }
+        Self { lines }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_shrinks_to_what_breaks_the_rule() {
+        let mut lines: Vec<String> = ["nodes 1,2,3", "chain 1,2,3", "config 1,2 to 1"]
+            .map(str::to_owned)
+            .to_vec();
+        for at in 0..20 {
+            lines.insert(2, format!("tick {at}"));
+        }
+        let trace = Trace { lines };
+        let mutant = Some(Mutant::ConfigBeforePersist);
+        let rule = Trace::breaks(&trace.lines, mutant).expect("it breaks a rule");
+        let shrunk = trace.shrunk(mutant, rule);
+        assert_eq!(shrunk.lines(), ["nodes 1,2,3", "chain 1,2,3"]);
+    }
+}
