@@ -8,7 +8,7 @@
 use catena_proto::ids::{Epoch, Incarnation, LogGeneration, Origin, Seq, ShardId};
 
 /// Bytes of a header; frames start at multiples of [`ALIGN`].
-pub(crate) const HEADER_BYTES: usize = 80;
+pub(crate) const HEADER_BYTES: usize = 88;
 /// Frames are aligned, so that a search for valid ones behind damage is short.
 pub(crate) const ALIGN: usize = 8;
 const MAGIC: u32 = 0x4341_5446;
@@ -43,18 +43,11 @@ pub(crate) enum Kind {
         last: Seq,
     },
     /// Records after `after` are void.
-    Cut {
-        after: Seq,
-        generation: LogGeneration,
-    },
+    Cut { after: Seq },
     /// The shard's log starts anew behind `base`.
-    Reset {
-        base: Seq,
-        origin: Origin,
-        generation: LogGeneration,
-    },
-    /// The shard's metadata; it carries the generation, so that a copy forward keeps it.
-    Meta { generation: LogGeneration },
+    Reset { base: Seq, origin: Origin },
+    /// The shard's metadata.
+    Meta,
     /// The segment goes on in the next one.
     End,
 }
@@ -63,6 +56,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) shard: ShardId,
+    /// The shard's log generation behind this frame: a cut that was lost shows in what follows it.
+    pub(crate) generation: LogGeneration,
     pub(crate) kind: Kind,
     pub(crate) payload_bytes: u32,
     pub(crate) payload_crc: u32,
@@ -88,42 +83,33 @@ pub(crate) fn payload_crc(log_id: u128, at: Position, payload: &[u8]) -> u32 {
 impl Header {
     /// Encodes the header for its position.
     pub(crate) fn encode(&self, log_id: u128, at: Position) -> [u8; HEADER_BYTES] {
-        let (kind, a, b, c, d) = match self.kind {
+        let (kind, origin, c, d) = match self.kind {
             Kind::Group {
                 origin,
                 first,
                 last,
-            } => (
-                1,
-                origin.epoch.get(),
-                origin.incarnation.get(),
-                first.get(),
-                last.get(),
-            ),
-            Kind::Cut { after, generation } => (2, generation.get(), 0, after.get(), 0),
-            Kind::Reset {
-                base,
-                origin,
-                generation,
-            } => {
-                let Origin { epoch, incarnation } = origin;
-                (
-                    3,
-                    epoch.get(),
-                    incarnation.get(),
-                    base.get(),
-                    generation.get(),
-                )
-            }
-            Kind::Meta { generation } => (4, generation.get(), 0, 0, 0),
-            Kind::End => (5, 0, 0, 0, 0),
+            } => (1, Some(origin), first.get(), last.get()),
+            Kind::Cut { after } => (2, None, after.get(), 0),
+            Kind::Reset { base, origin } => (3, Some(origin), base.get(), 0),
+            Kind::Meta => (4, None, 0, 0),
+            Kind::End => (5, None, 0, 0),
         };
+        let (a, b) = origin.map_or((0, 0), |o| (o.epoch.get(), o.incarnation.get()));
         let mut out = [0; HEADER_BYTES];
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[8] = kind;
         out[12..16].copy_from_slice(&self.payload_bytes.to_le_bytes());
         out[16..20].copy_from_slice(&self.payload_crc.to_le_bytes());
-        let words = [self.synced_to.raw(), at.raw(), self.shard.get(), a, b, c, d];
+        let words = [
+            self.synced_to.raw(),
+            at.raw(),
+            self.shard.get(),
+            a,
+            b,
+            c,
+            d,
+            self.generation.get(),
+        ];
         for (i, word) in words.into_iter().enumerate() {
             out[24 + i * 8..32 + i * 8].copy_from_slice(&word.to_le_bytes());
         }
@@ -156,23 +142,18 @@ impl Header {
                 first: Seq::new(c),
                 last: Seq::new(d),
             },
-            2 => Kind::Cut {
-                after: Seq::new(c),
-                generation: LogGeneration::new(a),
-            },
+            2 => Kind::Cut { after: Seq::new(c) },
             3 => Kind::Reset {
                 base: Seq::new(c),
                 origin,
-                generation: LogGeneration::new(d),
             },
-            4 => Kind::Meta {
-                generation: LogGeneration::new(a),
-            },
+            4 => Kind::Meta,
             5 => Kind::End,
             _ => return None,
         };
         Some(Self {
             shard: ShardId::new(word(2)),
+            generation: LogGeneration::new(word(7)),
             kind,
             payload_bytes: u32_at(12),
             payload_crc: u32_at(16),

@@ -32,8 +32,10 @@ pub(crate) struct ShardIndex {
     pub(crate) spans: Vec<(Origin, Seq)>,
     pub(crate) generation: LogGeneration,
     pub(crate) meta: Option<Bytes>,
-    /// The segment of the newest metadata, cut or reset: what must be copied before it may go.
-    pub(crate) state_segment: u32,
+    /// The segment of the newest metadata: it is copied before that may go.
+    pub(crate) meta_segment: u32,
+    /// The segment of the newest cut or reset: what it says is written anew before that may go.
+    pub(crate) mark_segment: u32,
 }
 
 impl ShardIndex {
@@ -84,6 +86,8 @@ impl ShardIndex {
             last.sealed = true;
         }
         self.spans.retain(|(_, first)| *first <= after);
+        // Recovery may begin in the middle of what a cut took: the log goes on from where the cut says.
+        self.start = self.start.min(after);
         self.generation = self.generation.max(generation);
     }
 

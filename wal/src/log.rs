@@ -301,24 +301,31 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Makes sure that a segment is ready before anything is written, if one will be needed.
+    /// Makes sure that every segment that will be needed is ready before anything is written.
     fn make_room(&mut self, entries: &[Entry]) -> Result<(), LogError> {
-        let bytes: usize = entries
-            .iter()
-            .map(|e| frame::frame_bytes(payload_of(e).len()))
-            .sum();
-        if self.fits(bytes) {
-            return Ok(());
+        let (mut at, mut rolls, mut total) = (self.next.offset as usize, 0, 0);
+        for entry in entries {
+            let bytes = frame::frame_bytes(payload_of(entry).len());
+            if at + bytes + HEADER_BYTES > self.options.segment_bytes as usize {
+                rolls += 1;
+                at = SEGMENT_HEADER_BYTES;
+            }
+            at += bytes;
+            total += bytes;
         }
-        // Entries that span more than two segments find the later ones while rolling; one spare is
-        // what can be promised, and an append is never larger than a segment in practice.
-        match make_spare(&mut self.disk, SPARE_OWN, self.options.segment_bytes) {
-            Ok(()) => Ok(()),
-            Err(DiskError::Full { .. }) => Err(LogError::Full {
-                bytes: bytes as u64,
-            }),
-            Err(error) => self.must(Err(error)),
+        let bytes = self.options.segment_bytes;
+        for number in 0..rolls {
+            match make_file(&mut self.disk, SPARE_OWN, &spare_name(number), bytes) {
+                Ok(()) => {}
+                Err(DiskError::Full { .. }) => {
+                    return Err(LogError::Full {
+                        bytes: total as u64,
+                    });
+                }
+                Err(error) => return self.must(Err(error)),
+            }
         }
+        Ok(())
     }
 
     fn encode(&mut self, entry: &Entry) {
@@ -334,28 +341,20 @@ impl<D: Disk> Log<D> {
                 last,
                 ..
             } => {
-                index.group(
-                    at.segment,
-                    at.offset,
-                    bytes as u64,
-                    *origin,
-                    (*first, *last),
-                );
+                let (origin, first, last) = (*origin, *first, *last);
+                index.group(at.segment, at.offset, bytes as u64, origin, (first, last));
                 Kind::Group {
-                    origin: *origin,
-                    first: *first,
-                    last: *last,
+                    origin,
+                    first,
+                    last,
                 }
             }
             Entry::Cut {
                 after, generation, ..
             } => {
                 index.cut(*after, *generation);
-                index.state_segment = at.segment;
-                Kind::Cut {
-                    after: *after,
-                    generation: *generation,
-                }
+                index.mark_segment = at.segment;
+                Kind::Cut { after: *after }
             }
             Entry::Reset {
                 base,
@@ -363,24 +362,21 @@ impl<D: Disk> Log<D> {
                 generation,
                 ..
             } => {
-                index.reset(*base, *origin, *generation);
-                index.state_segment = at.segment;
-                Kind::Reset {
-                    base: *base,
-                    origin: *origin,
-                    generation: *generation,
-                }
+                let (base, origin) = (*base, *origin);
+                index.reset(base, origin, *generation);
+                index.mark_segment = at.segment;
+                Kind::Reset { base, origin }
             }
             Entry::Meta { blob, .. } => {
                 index.meta = Some(blob.clone());
-                index.state_segment = at.segment;
-                Kind::Meta {
-                    generation: index.generation,
-                }
+                index.meta_segment = at.segment;
+                Kind::Meta
             }
         };
+        let generation = index.generation;
         let header = Header {
             shard,
+            generation,
             kind,
             payload_bytes: payload.len() as u32,
             payload_crc: frame::payload_crc(self.options.log_id, at, payload),
@@ -417,6 +413,7 @@ impl<D: Disk> Log<D> {
         let at = self.next;
         let end = Header {
             shard: ShardId::ZERO,
+            generation: LogGeneration::ZERO,
             kind: Kind::End,
             payload_bytes: 0,
             payload_crc: frame::payload_crc(self.options.log_id, at, &[]),
@@ -431,14 +428,28 @@ impl<D: Disk> Log<D> {
     /// Opens a new segment; the spare, if there is one.
     pub(crate) fn next_segment(&mut self, number: u32) -> Result<(), LogError> {
         let bytes = self.options.segment_bytes;
-        if let Err(error) = make_spare(&mut self.disk, SPARE_OWN, bytes) {
-            return self.must(Err(error));
-        }
+        let spare = self.disk.list().map(|files| {
+            let whole = |(_, len): &&(String, u64)| *len == u64::from(bytes);
+            let spare = |(name, _): &(String, u64)| name.starts_with(SPARE) && name != SPARE_OWN;
+            files
+                .iter()
+                .filter(whole)
+                .rfind(|f| spare(f))
+                .map(|(name, _)| name.clone())
+        });
+        let spare = match self.must(spare)? {
+            Some(spare) => spare,
+            None => {
+                let made = make_spare(&mut self.disk, SPARE_OWN, bytes);
+                self.must(made)?;
+                SPARE.to_owned()
+            }
+        };
         let name = segment::name(number);
         let header = segment::header(self.options.log_id, number);
         let done = self
             .disk
-            .rename(SPARE, &name)
+            .rename(&spare, &name)
             .and_then(|()| self.disk.write_at(&name, 0, &header))
             .and_then(|()| self.disk.sync(&name))
             .and_then(|()| self.disk.sync_folder());
@@ -583,52 +594,51 @@ impl<D: Disk> Log<D> {
                 .filter(|e| e.segment == segment)
                 .collect();
             let needed = here.last().is_some_and(|e| e.last > floor(shard));
-            let cold = needed
-                && index.extents.iter().all(|e| e.segment == segment)
-                && here.iter().map(|e| e.bytes).sum::<u64>() <= COPY_BYTES_MAX;
-            if needed && !cold {
+            // Nothing of the shard's log is left elsewhere.
+            let all_here = here.len() == index.extents.len();
+            let small = here.iter().map(|e| e.bytes).sum::<u64>() <= COPY_BYTES_MAX;
+            if needed && !(all_here && small) {
                 return None;
             }
-            if cold {
-                // The whole log of the shard, as it would be after a fresh start.
-                let groups = self.read(shard, index.start, usize::MAX).ok()?;
-                let (origin, _) = *index.spans.first()?;
-                let generation = index.generation;
-                let (base, origin) = match index.spans.first() {
-                    Some((origin, first)) if *first <= index.start => (index.start, *origin),
-                    _ => (index.start, origin),
-                };
-                copies.push(Entry::Reset {
-                    shard,
-                    base,
-                    origin,
-                    generation,
-                });
-                for group in groups {
-                    if group.valid_to < group.last {
-                        return None;
-                    }
-                    let StoredGroup {
-                        origin,
-                        first,
-                        last,
-                        records,
-                        ..
-                    } = group;
-                    copies.push(Entry::Group {
+            let generation = index.generation;
+            let marked_here = index.mark_segment == segment;
+            if all_here && (marked_here || !here.is_empty()) {
+                // Where its log stands is said anew: else a start would take it for one that has nothing.
+                let base = if needed { index.start } else { index.end() };
+                let before = |(_, first): &&(Origin, Seq)| *first <= base;
+                let known = index.spans.iter().rfind(before).or(index.spans.first());
+                if let Some((origin, _)) = known.copied() {
+                    copies.push(Entry::Reset {
                         shard,
+                        base,
                         origin,
-                        first,
-                        last,
-                        records,
+                        generation,
                     });
                 }
+                if needed {
+                    for group in self.read(shard, index.start, usize::MAX).ok()? {
+                        if group.valid_to < group.last {
+                            return None;
+                        }
+                        let StoredGroup {
+                            origin,
+                            first,
+                            last,
+                            records,
+                            ..
+                        } = group;
+                        copies.push(Entry::Group {
+                            shard,
+                            origin,
+                            first,
+                            last,
+                            records,
+                        });
+                    }
+                }
             }
-            if index.state_segment == segment
-                && let Some(blob) = index.meta.clone()
-            {
-                copies.push(Entry::Meta { shard, blob });
-            }
+            let blob = index.meta.clone().filter(|_| index.meta_segment == segment);
+            copies.extend(blob.map(|blob| Entry::Meta { shard, blob }));
         }
         Some(copies)
     }
@@ -644,16 +654,34 @@ pub fn make_spare(
     working_name: &str,
     segment_bytes: u32,
 ) -> Result<(), DiskError> {
+    make_file(disk, working_name, SPARE, segment_bytes)
+}
+
+fn make_file(
+    disk: &mut impl Disk,
+    working_name: &str,
+    name: &str,
+    segment_bytes: u32,
+) -> Result<(), DiskError> {
     let want = u64::from(segment_bytes);
     if disk
         .list()?
         .iter()
-        .any(|(name, len)| name == SPARE && *len == want)
+        .any(|(found, len)| found == name && *len == want)
     {
         return Ok(());
     }
     disk.create(working_name, want)?;
-    disk.rename(working_name, SPARE)
+    disk.rename(working_name, name)
+}
+
+/// The first spare is the one that others may make as well.
+fn spare_name(number: usize) -> String {
+    if number == 0 {
+        SPARE.to_owned()
+    } else {
+        format!("{SPARE}-{number}")
+    }
 }
 
 const fn shard_of(entry: &Entry) -> ShardId {

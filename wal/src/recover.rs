@@ -59,6 +59,24 @@ pub struct RecoveredShard {
     pub damage: Option<String>,
 }
 
+/// Where a log ends.
+struct End {
+    at: Position,
+    tail: Tail,
+    /// What a torn batch left in this segment, up to here, is wiped.
+    wipe: Option<u32>,
+}
+
+impl End {
+    const fn clean(at: Position) -> Self {
+        Self {
+            at,
+            tail: Tail::Clean,
+            wipe: None,
+        }
+    }
+}
+
 /// What is in doubt about a shard behind a hole.
 #[derive(Clone, Debug)]
 struct Doubt {
@@ -101,7 +119,7 @@ impl<D: Disk> Log<D> {
         // A last segment whose header never became durable was never written to.
         while let Some(last) = numbers.last().copied() {
             match read_segment_header(&disk, &options, last)? {
-                Found::Blank if numbers.len() > 1 || is_blank(&disk, &options, last)? => {
+                Found::Blank if is_blank(&disk, &options, last)? => {
                     numbers.pop();
                     disk.remove(&segment::name(last))
                         .map_err(LogError::Broken)?;
@@ -117,7 +135,11 @@ impl<D: Disk> Log<D> {
             seen: BTreeSet::new(),
             holes: Vec::new(),
         };
-        let (end, tail, wipe) = scan.run(&numbers)?;
+        let End {
+            at: end,
+            tail,
+            wipe,
+        } = scan.run(&numbers)?;
         let (index, doubts) = (scan.index, scan.doubts);
         let mut log = Self {
             disk,
@@ -130,7 +152,7 @@ impl<D: Disk> Log<D> {
             buffer: Vec::new(),
             broken: false,
         };
-        log.finish(&wipe)?;
+        log.finish(wipe)?;
         let shards = log
             .index
             .iter()
@@ -151,9 +173,10 @@ impl<D: Disk> Log<D> {
     }
 
     /// Wipes what was cut, and syncs everything: the page cache is not the disk.
-    fn finish(&mut self, wipe: &[(Position, u32)]) -> Result<(), LogError> {
-        for (from, to) in wipe {
-            let zeros = vec![0; (*to - from.offset) as usize];
+    fn finish(&mut self, wipe: Option<u32>) -> Result<(), LogError> {
+        let from = self.next;
+        if let Some(to) = wipe {
+            let zeros = vec![0; (to - from.offset) as usize];
             self.disk
                 .write_at(&segment::name(from.segment), u64::from(from.offset), &zeros)
                 .map_err(LogError::Broken)?;
@@ -265,7 +288,7 @@ fn next_valid(bytes: &[u8], options: &LogOptions, from: Position) -> Option<Posi
 
 impl<D: Disk> Scan<'_, D> {
     /// Reads every segment; where the log ends, how, and what has to be wiped behind its end.
-    fn run(&mut self, numbers: &[u32]) -> Result<(Position, Tail, Vec<(Position, u32)>), LogError> {
+    fn run(&mut self, numbers: &[u32]) -> Result<End, LogError> {
         let mut end = Position::default();
         for (i, number) in numbers.iter().copied().enumerate() {
             let bytes = read_all(self.disk, &self.options, number)?;
@@ -318,7 +341,7 @@ impl<D: Disk> Scan<'_, D> {
                 end = at;
             }
         }
-        Ok((end, Tail::Clean, Vec::new()))
+        Ok(End::clean(end))
     }
 
     /// The largest position that valid frames behind a bad one call durable.
@@ -358,22 +381,21 @@ impl<D: Disk> Scan<'_, D> {
     }
 
     /// The log ends at `at`: what a torn batch left behind it is wiped, so that it can never be read again.
-    fn torn(
-        &self,
-        bytes: &[u8],
-        at: Position,
-        later_segments: &[u32],
-    ) -> (Position, Tail, Vec<(Position, u32)>) {
+    fn torn(&self, bytes: &[u8], at: Position, later_segments: &[u32]) -> End {
         let written = bytes[at.offset as usize..].iter().rposition(|b| *b != 0);
         match written {
-            None if later_segments.is_empty() => (at, Tail::Clean, Vec::new()),
+            None if later_segments.is_empty() => End::clean(at),
             written => {
                 let to = at.offset + written.map_or(0, |last| last as u32 + 1);
                 let tail = Tail::Torn {
                     segment: at.segment,
                     offset: at.offset,
                 };
-                (at, tail, vec![(at, to)])
+                End {
+                    at,
+                    tail,
+                    wipe: Some(to),
+                }
             }
         }
     }
@@ -427,10 +449,12 @@ impl<D: Disk> Scan<'_, D> {
                 last,
             } => {
                 if index.is_unanchored() && doubt.is_none() {
+                    index.generation = header.generation;
                     // What came before was trimmed; the state's applied position tells if too much is gone.
                     index.start = first.prev();
                 }
-                let follows = first == index.end().next();
+                // A generation of its own means that a cut before it is lost.
+                let follows = first == index.end().next() && header.generation == index.generation;
                 match &mut doubt {
                     // Behind a hole nothing counts: what is readable ends before it.
                     Some(doubt) if doubt.records && !follows => {}
@@ -456,31 +480,26 @@ impl<D: Disk> Scan<'_, D> {
                     }
                 }
             }
-            Kind::Cut { after, generation } => {
+            Kind::Cut { after } => {
                 // A replica that was told of the damage cuts here on purpose.
                 if let Some(doubt) = &mut doubt
                     && after <= index.end()
                 {
                     doubt.records = false;
                 }
-                index.cut(after, generation);
-                index.state_segment = at.segment;
+                index.cut(after, header.generation);
+                index.mark_segment = at.segment;
             }
-            Kind::Reset {
-                base,
-                origin,
-                generation,
-            } => {
+            Kind::Reset { base, origin } => {
                 if let Some(doubt) = &mut doubt {
                     doubt.records = false;
                 }
-                index.reset(base, origin, generation);
-                index.state_segment = at.segment;
+                index.reset(base, origin, header.generation);
+                index.mark_segment = at.segment;
             }
-            Kind::Meta { generation } => {
+            Kind::Meta => {
                 index.meta = Some(Bytes::copy_from_slice(payload));
-                index.generation = index.generation.max(generation);
-                index.state_segment = at.segment;
+                index.meta_segment = at.segment;
                 if let Some(doubt) = &mut doubt {
                     doubt.meta = false;
                 }

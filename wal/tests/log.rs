@@ -125,7 +125,7 @@ fn damage_in_what_was_synced_is_not_cut_off_and_names_its_shard() {
     let mut disk = log.into_disk();
     let file = newest(&disk);
     // Inside the payload of A's second group.
-    disk.flip(&file, 64 + 2 * 184 + 100, 3);
+    disk.flip(&file, 64 + 2 * 192 + 100, 3);
     let (log, recovered) = open(disk);
     assert_eq!(recovered.tail, Tail::Clean);
     assert!(recovered.shards[&A].damage.is_some());
@@ -162,8 +162,8 @@ fn an_unreadable_header_puts_in_doubt_whoever_cannot_be_proven_whole() {
     log.sync().expect("synced");
     let mut disk = log.into_disk();
     let file = newest(&disk);
-    // The header of A's second group: metas take 88 bytes, groups 184.
-    disk.flip(&file, 64 + 2 * 88 + 2 * 184 + 30, 0);
+    // The header of A's second group: metas take 96 bytes, groups 192.
+    disk.flip(&file, 64 + 2 * 96 + 2 * 192 + 30, 0);
     let (mut log, recovered) = open(disk);
     assert!(recovered.shards[&A].damage.is_some());
     assert_eq!(recovered.shards[&A].end, Seq::new(1));
