@@ -87,5 +87,12 @@ fn ended(what: &str, why: Fatal) -> Failure {
             "its disk failed",
             "look at the disk and at the node's log; a failed sync is never tried again, only a new start reads what is there",
         ),
+        Fatal::Bug => Failure::daemon(
+            DaemonExit::Failed,
+            "bug",
+            what,
+            "an invariant did not hold, and a thread panicked",
+            "keep the node's log and its folder, report both, and start it again",
+        ),
     }
 }

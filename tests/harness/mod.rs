@@ -11,8 +11,11 @@
     reason = "runtime: each test binary uses its part of the harness, and all of it drives processes"
 )]
 
+pub(crate) mod contents;
 pub(crate) mod load;
+mod nodes;
 pub(crate) mod require;
+pub(crate) mod segments;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -345,8 +348,14 @@ impl Cluster {
     /// Runs a killed node's command again. Returns at once: wait for what the test needs of it.
     #[track_caller]
     pub(crate) fn restart(&mut self, id: u64) {
+        self.restart_changed(id, &[]);
+    }
+
+    /// The same, with other values for some of the command's flags.
+    #[track_caller]
+    pub(crate) fn restart_changed(&mut self, id: u64, changes: &[(&str, &str)]) {
         let child = self
-            .restart_command(id)
+            .changed_command(id, changes)
             .spawn()
             .expect("the node's command starts");
         assert!(
@@ -358,7 +367,19 @@ impl Cluster {
     /// The command that starts a node again, its words at the end of its log.
     #[track_caller]
     pub(crate) fn restart_command(&self, id: u64) -> Command {
+        self.changed_command(id, &[])
+    }
+
+    /// The same, with other values for some of its flags.
+    #[track_caller]
+    pub(crate) fn changed_command(&self, id: u64, changes: &[(&str, &str)]) -> Command {
         let node = self.node(id);
+        let mut words = node.cmd[1..].to_vec();
+        for (flag, value) in changes {
+            let at = words.iter().position(|word| word == flag);
+            let at = at.unwrap_or_else(|| panic!("the command has no {flag}: {words:?}"));
+            words[at + 1] = (*value).to_owned();
+        }
         let log = node.dir.with_extension("log");
         let log = std::fs::File::options()
             .create(true)
@@ -367,7 +388,7 @@ impl Cluster {
             .expect("a log");
         let mut command = Command::new(&node.cmd[0]);
         command
-            .args(&node.cmd[1..])
+            .args(&words)
             .arg("--parent-pid")
             .arg(std::process::id().to_string())
             .stdin(Stdio::null())

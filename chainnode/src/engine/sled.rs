@@ -4,7 +4,6 @@
 //! sled makes a batch atomic for a crash only inside one tree at a fair price.
 //! It has no snapshots: a [`Gate`] lets the writer wait while a view is held.
 
-use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::time::Duration;
@@ -66,7 +65,8 @@ impl SledStore {
     reason = "runtime: sled has no call that waits for its lock"
 )]
 fn open_once_free(config: &Config) -> Result<Db, Error> {
-    let in_use = |error: &Error| matches!(error, Error::Io(io) if io.kind() == ErrorKind::WouldBlock);
+    // sled has no error of its own for this, only a sentence.
+    let in_use = |error: &Error| matches!(error, Error::Io(io) if io.to_string().contains("could not acquire lock"));
     for _ in 0..LOCK_TRIES_MAX {
         match config.open() {
             Err(error) if in_use(&error) => std::thread::sleep(LOCK_TRY_EVERY),

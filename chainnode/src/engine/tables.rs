@@ -325,3 +325,6 @@ fn walk_prefix(
 ) -> Result<(), EngineError> {
     reads.walk(Space::Meta, span_of(&prefix_range(prefix)), false, visit)
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,12 +136,12 @@ impl Acceptor {
                 .values()
                 .any(|c| c.phase == ChainPhase::Creating);
             let young = creating || config.chains.is_empty();
-            tokio::time::sleep(if young {
+            let pause = if young {
                 POLL_CREATING_EVERY
             } else {
                 POLL_EVERY
-            })
-            .await;
+            };
+            self.shared.pause(pause).await;
         }
     }
 }

@@ -179,15 +179,17 @@ impl Driver {
             return;
         };
         let mut out = std::mem::take(&mut self.round.out);
-        let (before, after, view_moved) = {
+        let (moved, commit) = {
             let mut replica = shard.replica.write();
-            let before = (replica.commit(), replica.read_view());
+            let mark = |r: &Replica| (r.commit(), r.chain().map(|c| c.epoch));
+            let (before, last) = (mark(&replica), replica.last());
             replica.step(clock::now(), input, &mut out);
-            let after = (replica.commit(), replica.read_view());
-            (before.0, after.0, before.1.epoch != after.1.epoch)
+            // A log that is cut may never commit what a read waits for.
+            let moved = mark(&replica) != before || replica.last() < last;
+            (moved, replica.commit())
         };
-        if (before != after || view_moved) && shard.moved.receiver_count() > 0 {
-            shard.moved.send_replace(after);
+        if moved && shard.moved.receiver_count() > 0 {
+            shard.moved.send_replace(commit);
         }
         self.collect(id, &mut out);
         self.round.out = out;

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use catena_proto::ids::{ClusterId, DiskId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
@@ -21,15 +22,34 @@ struct IdentityFile {
     disk_id: DiskId,
     /// The newest start that was begun; the next one is higher.
     incarnation: Incarnation,
+    /// The log has held a replica's metadata: without any in it, the disk is another one (rule C4).
+    log_used: bool,
     /// CRC-32 of the other fields, in this order, as text.
     checksum: u32,
 }
 
 impl IdentityFile {
+    const fn new(cluster_id: ClusterId, node_id: NodeId, disk_id: DiskId) -> Self {
+        Self {
+            format: FORMAT,
+            cluster_id,
+            node_id,
+            disk_id,
+            incarnation: Incarnation::ZERO,
+            log_used: false,
+            checksum: 0,
+        }
+    }
+
     fn sum(&self) -> u32 {
         let text = format!(
-            "{} {} {} {} {}",
-            self.format, self.cluster_id, self.node_id, self.disk_id, self.incarnation
+            "{} {} {} {} {} {}",
+            self.format,
+            self.cluster_id,
+            self.node_id,
+            self.disk_id,
+            self.incarnation,
+            self.log_used
         );
         crc32fast::hash(text.as_bytes())
     }
@@ -87,6 +107,9 @@ pub struct Folder {
     pub incarnation: Incarnation,
     /// The folder was new: nothing was ever promised from it.
     pub fresh: bool,
+    cluster: ClusterId,
+    node: NodeId,
+    log_used: AtomicBool,
     _lock: File,
 }
 
@@ -105,7 +128,7 @@ pub fn format(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<DiskId, Fo
         return Ok(found.disk_id);
     }
     let disk = DiskId::new(random(dir)?);
-    write(dir, cluster, node, disk, Incarnation::ZERO)?;
+    write(dir, IdentityFile::new(cluster, node, disk))?;
     Ok(disk)
 }
 
@@ -132,7 +155,7 @@ impl Folder {
         }
         let found = read(dir)?;
         let fresh = found.is_none();
-        let (disk, last) = match found {
+        let mut identity = match found {
             Some(found) => {
                 check(dir, &found, cluster, node)?;
                 // Config and log both gone: what this disk promised is gone too, so it is another disk.
@@ -140,22 +163,82 @@ impl Folder {
                     && !dir.join("log").exists()
                     && !dir.join("config").exists();
                 if emptied {
-                    (DiskId::new(random(dir)?), found.incarnation)
+                    IdentityFile {
+                        incarnation: found.incarnation,
+                        ..IdentityFile::new(cluster, node, DiskId::new(random(dir)?))
+                    }
                 } else {
-                    (found.disk_id, found.incarnation)
+                    found
                 }
             }
-            None => (DiskId::new(random(dir)?), Incarnation::ZERO),
+            None => IdentityFile::new(cluster, node, DiskId::new(random(dir)?)),
         };
-        let incarnation = next_incarnation(last, random(dir)?);
-        write(dir, cluster, node, disk, incarnation)?;
+        identity.incarnation = next_incarnation(identity.incarnation, random(dir)?);
+        write(dir, identity.clone())?;
         Ok(Self {
             dir: dir.to_owned(),
-            disk,
-            incarnation,
+            disk: identity.disk_id,
+            incarnation: identity.incarnation,
             fresh,
+            cluster,
+            node,
+            log_used: AtomicBool::new(identity.log_used),
             _lock: lock,
         })
+    }
+
+    /// Whether the log has ever held a replica's metadata.
+    #[must_use]
+    pub fn is_log_used(&self) -> bool {
+        self.log_used.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the log holds a replica's metadata, durably; from now on a log without any is a lost one.
+    ///
+    /// # Errors
+    /// [`FolderError::Failed`].
+    pub fn note_log_used(&self) -> Result<(), FolderError> {
+        if !self.is_log_used() {
+            write(&self.dir, self.identity(true))?;
+            self.log_used.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// The log is lost, and what the disk promised with it: it is another disk now (rule C4).
+    /// What is left of log and state is put aside.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub fn renew(&mut self) -> Result<(), FolderError> {
+        self.put_aside(&self.log_dir())?;
+        self.put_aside(&self.state_dir())?;
+        self.disk = DiskId::new(random(&self.dir)?);
+        self.log_used = AtomicBool::new(false);
+        write(&self.dir, self.identity(false))
+    }
+
+    /// Renames a folder of this one, so that nobody uses it and nothing of it is lost; returns its new place.
+    ///
+    /// # Errors
+    /// [`FolderError::Failed`].
+    pub fn put_aside(&self, part: &Path) -> Result<PathBuf, FolderError> {
+        let aside = part.with_extension(format!("lost-{}", self.incarnation));
+        match std::fs::rename(part, &aside) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(FolderError::Failed {
+                dir: part.to_owned(),
+                why,
+            }),
+            _ => Ok(aside),
+        }
+    }
+
+    fn identity(&self, log_used: bool) -> IdentityFile {
+        IdentityFile {
+            incarnation: self.incarnation,
+            log_used,
+            ..IdentityFile::new(self.cluster, self.node, self.disk)
+        }
     }
 
     /// The folder of the log.
@@ -236,21 +319,7 @@ fn check(
     })
 }
 
-fn write(
-    dir: &Path,
-    cluster: ClusterId,
-    node: NodeId,
-    disk: DiskId,
-    incarnation: Incarnation,
-) -> Result<(), FolderError> {
-    let mut file = IdentityFile {
-        format: FORMAT,
-        cluster_id: cluster,
-        node_id: node,
-        disk_id: disk,
-        incarnation,
-        checksum: 0,
-    };
+fn write(dir: &Path, mut file: IdentityFile) -> Result<(), FolderError> {
     file.checksum = file.sum();
     let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
     replace(dir, IDENTITY, &text).map_err(|why| FolderError::Failed {
@@ -317,5 +386,26 @@ mod tests {
                 .disk,
             second
         );
+    }
+    #[test]
+    fn a_lost_log_makes_another_disk_and_what_is_left_is_put_aside() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = format(dir.path(), CLUSTER, NODE).expect("formatted");
+        let mut folder = Folder::open(dir.path(), CLUSTER, NODE).expect("opened");
+        std::fs::create_dir(folder.log_dir()).expect("a log");
+        std::fs::create_dir(folder.state_dir()).expect("a state");
+        assert!(!folder.is_log_used());
+        folder.note_log_used().expect("noted");
+        drop(folder);
+        folder = Folder::open(dir.path(), CLUSTER, NODE).expect("opened");
+        assert!(folder.disk == disk && folder.is_log_used());
+        folder.renew().expect("renewed");
+        let renewed = folder.disk;
+        assert!(renewed != disk && !folder.is_log_used());
+        assert!(!folder.log_dir().exists() && !folder.state_dir().exists());
+        drop(folder);
+        std::fs::create_dir(dir.path().join("log")).expect("a new log");
+        folder = Folder::open(dir.path(), CLUSTER, NODE).expect("opened");
+        assert!(folder.disk == renewed && !folder.is_log_used());
     }
 }

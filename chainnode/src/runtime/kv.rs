@@ -3,6 +3,7 @@
 //! What this node does not hold, or is not in charge of, it forwards one hop.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,8 @@ use tonic::{Request, Response, Status};
 use super::clock;
 use super::forward::Forwarder;
 use super::pages::key_after;
-use super::pipe::{TIMEOUT_DEFAULT, not_here, prior};
+use super::pipe::{TIMEOUT_DEFAULT, TIMEOUT_MAX, not_here};
+use super::prior::{prior, weight};
 use super::shared::{Shard, Shared, Work};
 use crate::engine::PageLimit;
 use crate::replica::{Refusal as ReplicaRefusal, Request as ReplicaRequest};
@@ -33,8 +35,6 @@ use crate::replica::{Refusal as ReplicaRefusal, Request as ReplicaRequest};
 const PAGES_MAX: usize = 2;
 /// Chains in one page of routes.
 const ROUTES_MAX: usize = 256;
-/// A deadline further away than this is cut.
-const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const READ_AGAIN_MAX: usize = 16;
 
 /// The `Kv` service.
@@ -98,29 +98,34 @@ impl KvService {
         command: Command,
         deadline: Mono,
     ) -> Result<Outcome, Refusal> {
-        for _ in 0..READ_AGAIN_MAX {
-            let prior = prior(&self.shared, shard, &command)?;
-            let (reply_to, answer) = self.shared.expect_unary();
-            let weight = limits::KEY_BYTES_MAX + size_of::<ReplicaRequest>();
+        for attempt in 0..READ_AGAIN_MAX {
+            if self.shared.stopping.load(Ordering::SeqCst) {
+                let why = "the node is stopping";
+                return Err(self
+                    .shared
+                    .explain(shard, &ReplicaRefusal::NotReady { shard, why }));
+            }
+            let prior = prior(&self.shared, shard, &command, attempt > 0)?;
+            let mut expected = self.shared.expect_unary();
             let request = ReplicaRequest {
-                reply_to,
+                reply_to: expected.to,
                 id,
                 command: command.clone(),
                 prior,
                 deadline,
             };
+            let weight = weight(&request);
             let work = Work::Requests {
                 shard,
                 requests: vec![request],
             };
             if self.shared.inbox.offer(work, weight).is_err() {
-                self.shared.forget_unary(reply_to);
                 return Err(self
                     .shared
                     .explain(shard, &ReplicaRefusal::Overloaded { shard }));
             }
-            let answered = tokio::time::timeout(clock::until(deadline), answer).await;
-            match answered {
+            let left = clock::until(deadline);
+            match tokio::time::timeout(left, &mut expected.answer).await {
                 Ok(Ok(Ok(outcome))) => {
                     self.shared.metrics.writes.inc();
                     return Ok(outcome);
@@ -129,7 +134,6 @@ impl KvService {
                 Ok(Ok(Err(refusal))) => return Err(self.shared.explain(shard, &refusal)),
                 Ok(Err(_)) => return Err(Refusal::interrupted("the node is stopping")),
                 Err(_) => {
-                    self.shared.forget_unary(reply_to);
                     let why = "the deadline passed while the write was under way: it may or may not take effect";
                     return Err(Refusal::interrupted(why));
                 }
@@ -251,58 +255,48 @@ impl KvService {
         }
     }
 
-    /// One chain's part of a scan, page by page; `range` and `left` always say what is still to be sent.
-    /// False if the client has gone.
+    /// One chain's part of a scan, page by page; `rest` is what is left to do. False if the client has gone.
     async fn scan_chain(
         &self,
         call: &ScanCall,
         chain: &ChainConfig,
-        range: &mut KeyRange,
-        left: &mut u64,
+        rest: &mut Rest,
         deadline: Mono,
         pages: &mpsc::Sender<Result<wire::ScanResponse, Status>>,
     ) -> Result<bool, Status> {
+        let linearizable = call.stale.is_none();
         loop {
             let Some(shard) = self.local(chain) else {
                 return Err(not_here(&self.shared, chain.shard).to_status());
             };
-            let rows = usize::try_from(*left)
-                .unwrap_or(usize::MAX)
-                .min(limits::SCAN_PAGE_ROWS_MAX);
+            let rows = usize::try_from(rest.rows).unwrap_or(usize::MAX);
             let limit = PageLimit {
-                rows,
+                rows: rows.min(limits::SCAN_PAGE_ROWS_MAX),
                 bytes: limits::SCAN_PAGE_BYTES_MAX,
             };
-            let (rows, go_on) = self
-                .shared
-                .page(
-                    &shard,
-                    range,
-                    limit,
-                    call.reverse,
-                    call.stale.is_none(),
-                    deadline,
-                )
-                .await
-                .map_err(|r| r.to_status())?;
-            let count = rows.len() as u64;
-            if !rows.is_empty() {
-                let rows = rows
-                    .into_iter()
-                    .map(|(key, row)| ScanRow { key, row })
-                    .collect();
+            let read = self.shared.page(
+                &shard,
+                &rest.range,
+                limit,
+                call.reverse,
+                linearizable,
+                deadline,
+            );
+            let page = read.await.map_err(|r| r.to_status())?;
+            rest.rows -= page.rows.len() as u64;
+            if !page.rows.is_empty() {
+                let rows = page.rows.into_iter().map(|(key, row)| ScanRow { key, row });
                 let page = ScanPage {
                     shard: chain.shard,
-                    rows,
+                    rows: rows.collect(),
                 };
                 if pages.send(Ok(page.into())).await.is_err() {
                     return Ok(false);
                 }
             }
-            *left -= count;
-            match go_on.filter(|_| *left > 0) {
-                Some(last) if call.reverse => range.end = Some(last),
-                Some(last) => range.start = key_after(&last),
+            match page.resume.filter(|_| rest.rows > 0) {
+                Some(last) if call.reverse => rest.range.end = Some(last),
+                Some(last) => rest.range.start = key_after(&last),
                 None => return Ok(true),
             }
         }
@@ -327,27 +321,27 @@ impl KvService {
         }
         let mut left = call.limit.unwrap_or(u64::MAX);
         for chain in chains {
-            let Some(mut range) = overlap(&chain.range, &call.range).filter(|_| left > 0) else {
+            let Some(range) = overlap(&chain.range, &call.range).filter(|_| left > 0) else {
                 continue;
             };
+            let mut rest = Rest { range, rows: left };
             let mut result = self
-                .scan_chain(&call, &chain, &mut range, &mut left, deadline, &pages)
+                .scan_chain(&call, &chain, &mut rest, deadline, &pages)
                 .await;
+            left = rest.rows;
             if result.is_err()
                 && !call.header.forwarded
                 && let Some(node) = self.reader(&chain)
             {
-                // The rest only: what was sent is not sent again.
+                // Another member goes on where this one stopped.
                 let part = ScanCall {
-                    range,
+                    range: rest.range,
                     limit: Some(left),
                     ..call.clone()
                 };
                 let sent = self.forwarder.scan(node, part, deadline, &pages).await;
-                result = sent.map(|sent| {
-                    left = left.saturating_sub(sent.unwrap_or(0));
-                    sent.is_some()
-                });
+                left = left.saturating_sub(sent.as_ref().ok().copied().flatten().unwrap_or(0));
+                result = sent.map(|sent| sent.is_some());
             }
             match result {
                 Ok(true) => {}
@@ -383,6 +377,12 @@ impl KvService {
         let done = self.execute(shard, None, command, deadline).await;
         done.map(Ok).map_err(|r| r.to_status())
     }
+}
+
+/// What is left of one chain's part of a scan.
+struct Rest {
+    range: KeyRange,
+    rows: u64,
 }
 
 /// The keys that two ranges share.

@@ -1,13 +1,18 @@
 //! Streams from fellows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use catena_proto::conversion::chain::LinkOpen;
+use catena_proto::errors::{Reason, Refusal};
+use catena_proto::ids::NodeId;
 use catena_proto::message::Message;
-use catena_proto::{errors::Reason, errors::Refusal, wire};
+use catena_proto::wire;
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::link_queue::weight;
 use super::shared::{Shared, Work};
 
 /// How long a full inbox is waited for before it is looked at again.
@@ -15,7 +20,9 @@ const BACK_PRESSURE: Duration = Duration::from_millis(1);
 
 /// The `Chain` service.
 pub(crate) struct ChainService {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    /// How many streams each fellow has opened: only the newest one counts.
+    streams: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 #[tonic::async_trait]
@@ -25,57 +32,93 @@ impl wire::chain_server::Chain for ChainService {
         request: Request<Streaming<wire::LinkFrame>>,
     ) -> Result<Response<wire::LinkClosed>, Status> {
         let mut frames = request.into_inner();
+        tokio::select! {
+            ended = self.receive(&mut frames) => ended,
+            () = self.shared.closed() => Ok(()),
+        }?;
+        Ok(Response::new(wire::LinkClosed {}))
+    }
+}
+
+impl ChainService {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            streams: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Hands frames to the driver, until the stream ends or a newer one takes its place.
+    async fn receive(&self, frames: &mut Streaming<wire::LinkFrame>) -> Result<(), Status> {
         let first = frames.message().await?.and_then(|f| f.open);
         let open = first.ok_or_else(|| invalid("the first frame must name its sender"))?;
         let open = LinkOpen::try_from(open).map_err(|e| invalid(&e.to_string()))?;
-        self.check(&open)?;
+        if let Err(refusal) = self.check(&open) {
+            tracing::warn!(from = %open.node, why = refusal.message, "a stream is refused");
+            return Err(refusal.to_status());
+        }
+        let from = open.node;
+        let stream = {
+            let mut streams = self.streams.lock();
+            let newest = streams.entry(from).or_default();
+            *newest += 1;
+            *newest
+        };
         while let Some(frame) = frames.message().await? {
+            // What an older stream still holds must not fall between the frames of a newer one.
+            if self.streams.lock().get(&from) != Some(&stream) {
+                return Err(invalid("a newer stream has taken its place"));
+            }
             let messages = frame
                 .messages
                 .into_iter()
                 .map(Message::try_from)
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| {
-                    tracing::warn!(from = %open.node, why = %e, "a frame of a fellow is refused");
+                    tracing::warn!(%from, why = %e, "a frame of a fellow is refused");
                     invalid(&e.to_string())
                 })?;
-            let weight = messages.len() * 256;
-            let mut work = Work::Messages {
-                from: open.node,
-                messages,
-            };
+            let weight = messages.iter().map(weight).sum();
+            let mut work = Work::Messages { from, messages };
             while let Err(full) = self.shared.inbox.offer(work, weight) {
                 work = full.0;
                 tokio::time::sleep(BACK_PRESSURE).await;
             }
         }
-        Ok(Response::new(wire::LinkClosed {}))
+        Ok(())
     }
-}
 
-impl ChainService {
     /// Refuses strangers before anything is looked at (FAULTS 22).
-    fn check(&self, open: &LinkOpen) -> Result<(), Status> {
+    fn check(&self, open: &LinkOpen) -> Result<(), Refusal> {
         let me = self.shared.me;
         if open.cluster != me.cluster {
             let why = format!(
                 "this is cluster {}, the sender is of {}",
                 me.cluster, open.cluster
             );
-            tracing::warn!(from = %open.node, why, "a stranger is refused");
-            return Err(Refusal::new(Reason::ForeignCluster, why).to_status());
+            return Err(Refusal::new(Reason::ForeignCluster, why));
         }
+        let refused = |why: String| Err(Refusal::new(Reason::Invalid, why));
         if open.to != me.node {
-            return Err(invalid(&format!(
+            return refused(format!(
                 "this is node {}, the stream is for node {}",
                 me.node, open.to
-            )));
+            ));
         }
         let config = self.shared.config();
-        if open.node == me.node || !config.nodes.contains_key(&open.node) {
-            return Err(invalid(&format!("node {} is not known here", open.node)));
+        match config.nodes.get(&open.node) {
+            Some(info) if open.node != me.node => {
+                if info.disk == open.disk {
+                    return Ok(());
+                }
+                // C4, C5: it speaks for the disk that the cluster knows, or for none.
+                refused(format!(
+                    "node {} is known with disk {}, the sender has disk {}: it has to be registered anew",
+                    open.node, info.disk, open.disk
+                ))
+            }
+            _ => refused(format!("node {} is not known here", open.node)),
         }
-        Ok(())
     }
 }
 

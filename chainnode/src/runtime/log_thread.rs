@@ -116,6 +116,13 @@ impl LogThread {
                 .sync_seconds
                 .observe(clock::now().since(begun).as_secs_f64());
             metrics.sync_groups.observe(entries.len() as f64);
+            let noted = self.shared.held.folder.is_log_used();
+            if !noted && entries.iter().any(|e| matches!(e, Entry::Meta { .. })) {
+                // Before the replica acts on it: a log without it is a lost one from now on (C4).
+                self.shared.held.folder.note_log_used().map_err(|why| {
+                    LogError::Open(format!("the folder's identity cannot be written: {why}"))
+                })?;
+            }
         }
         for (shard, durable) in touched {
             self.durable.insert(shard, durable);

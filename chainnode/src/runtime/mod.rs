@@ -21,14 +21,17 @@ mod inbox;
 mod kv;
 mod link_in;
 mod link_out;
+mod link_queue;
 mod log_thread;
 mod metrics;
 mod node;
 mod pages;
 mod pipe;
+mod prior;
 mod reads;
 mod shared;
 mod store;
+mod waiting;
 
 pub use self::node::{Node, NodeConfig, RunningNode, StartError};
 pub use self::shared::Fatal;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catena_proto::config::ClusterConfig;
@@ -13,7 +12,7 @@ use catena_proto::message::OriginSpan;
 use catena_proto::{limits, wire};
 use catena_wal::{Log, LogError, LogOptions, RealDisk, Recovered as RecoveredLog, Tail};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::server::TcpIncoming;
 
 use super::admin::{self, AdminService};
@@ -29,7 +28,7 @@ use super::link_out::{Links, WINDOW_BYTES};
 use super::log_thread::{self, Durable, LogQueue, LogThread};
 use super::pages::session_state;
 use super::pipe::PipeService;
-use super::shared::{Fatal, Me, Shared, Work};
+use super::shared::{Fatal, Held, Me, Shared, Work};
 use super::store::{SnapshotStore, StoreError};
 use crate::engine::{self, EngineError, EngineKind, EngineOptions, SharedEngine};
 use crate::replica::{Meta, MetaNo, Recovered, ScanCursor, StateProgress};
@@ -121,6 +120,8 @@ pub struct RunningNode {
     stop: watch::Sender<bool>,
     threads: Vec<std::thread::JoinHandle<()>>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Ends when the last thread and task of the node has.
+    gone: mpsc::Receiver<std::convert::Infallible>,
 }
 
 impl Node {
@@ -129,7 +130,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing was changed that a later start would miss.
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
-        let folder = take_folder(&config).await?;
+        let mut folder = take_folder(&config).await?;
         let store = config
             .snapshot_store
             .as_deref()
@@ -138,6 +139,8 @@ impl Node {
         let grpc = listen(config.listen).await?;
         let pages = listen(config.http).await?;
         let (addr, http) = (local(&grpc, config.listen)?, local(&pages, config.http)?);
+        let first = first_config(&folder, &config, store.as_ref()).await;
+        let (log, recovered, options) = open_log(&mut folder, &first.0)?;
         let me = Me {
             cluster: config.cluster,
             node: config.node,
@@ -145,30 +148,27 @@ impl Node {
             incarnation: folder.incarnation,
         };
         tracing::info!(node = %me.node, disk = %me.disk, incarnation = %me.incarnation, %addr, "starting");
-        let options = LogOptions::new(me.disk.get());
-        let (log, recovered) = Log::open(open_disk(&folder)?, options)?;
-        if let Tail::Torn { segment, offset } = recovered.tail {
-            tracing::warn!(
-                segment,
-                offset,
-                "a torn end of the log was cut: it was never acknowledged"
-            );
-        }
-        let engine =
-            engine::open::open(config.engine, &folder.state_dir(), EngineOptions::default())?;
-        let start = first_config(&folder, &config, store.as_ref()).await;
+        let engine = open_engine(&folder, config.engine, &recovered)?;
         let started = clock::now();
+        let log_dir = folder.log_dir();
+        let (alive, gone) = mpsc::channel(1);
         let shared = Arc::new(Shared::new(
             me,
             Arc::clone(&engine),
-            start.0,
+            first.0,
             started,
             config.version,
+            Held {
+                folder,
+                _alive: alive,
+            },
         ));
-        *shared.config_source.lock() = start.1;
-        let (shards, threads) = start_threads(&shared, &engine, log, recovered, &folder, options)?;
+        *shared.config_source.lock() = first.1;
+        let config_dir = shared.held.folder.config_dir();
+        let (shards, mut threads) = start_threads(&shared, &engine, log, recovered)?;
+        drop(engine);
         tracing::info!(shards, "recovered");
-        let acceptor = Acceptor::new(Arc::clone(&shared), folder.config_dir());
+        let acceptor = Acceptor::new(Arc::clone(&shared), config_dir);
         if let Some(store) = store {
             tokio::spawn(acceptor.follow_store(store));
         }
@@ -179,19 +179,10 @@ impl Node {
             stopping.clone(),
         ));
         let server = tokio::spawn(serve(Arc::clone(&shared), grpc, stopping));
-        // The folder's lock lives as long as the process's node.
-        let held = std::thread::Builder::new()
-            .name("catena-folder".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || {
-                    log_thread::keep_spare(&shared, folder.log_dir(), options);
-                    drop(folder);
-                }
-            })
-            .map_err(StartError::Thread)?;
-        let mut threads = threads;
-        threads.push(held);
+        threads.push(spawn(&shared, "catena-spare", {
+            let shared = Arc::clone(&shared);
+            move || log_thread::keep_spare(&shared, log_dir, options)
+        })?);
         Ok(RunningNode {
             shared,
             addr,
@@ -199,8 +190,93 @@ impl Node {
             stop,
             threads,
             server,
+            gone,
         })
     }
+}
+
+/// Opens the log. One that is lost makes the folder another disk, before anything is promised in its name (C4).
+fn open_log(
+    folder: &mut Folder,
+    config: &ClusterConfig,
+) -> Result<(Log<RealDisk>, RecoveredLog, LogOptions), StartError> {
+    loop {
+        let mut options = LogOptions::new(folder.disk.get());
+        options.retained_bytes = config.settings.log_retained_bytes;
+        let (log, recovered) = Log::open(open_disk(folder)?, options)?;
+        if let Tail::Torn { segment, offset } = recovered.tail {
+            tracing::warn!(
+                segment,
+                offset,
+                "a torn end of the log was cut: it was never acknowledged"
+            );
+        }
+        let holds_meta = recovered.shards.values().any(|s| s.meta.is_some());
+        if holds_meta {
+            folder.note_log_used()?;
+        } else if folder.is_log_used() {
+            drop(log);
+            folder.renew()?;
+            tracing::error!(
+                disk = %folder.disk,
+                "the log is lost: this folder is a new disk now, and has to be added to its chains again"
+            );
+            continue;
+        }
+        return Ok((log, recovered, options));
+    }
+}
+
+/// Opens the engine. Files that cannot be read are put aside: log and fellows rebuild the state.
+fn open_engine(
+    folder: &Folder,
+    kind: EngineKind,
+    log: &RecoveredLog,
+) -> Result<SharedEngine, StartError> {
+    let open = || -> Result<SharedEngine, EngineError> {
+        let engine = engine::open::open(kind, &folder.state_dir(), EngineOptions::default())?;
+        let view = engine.view()?;
+        for shard in log.shards.keys() {
+            view.progress(*shard)?;
+            view.sessions(*shard)?;
+        }
+        drop(view);
+        Ok(engine)
+    };
+    match open() {
+        Err(why @ (EngineError::Unusable { .. } | EngineError::Damaged { .. })) => {
+            let aside = folder.put_aside(&folder.state_dir())?;
+            tracing::error!(%why, aside = %aside.display(), "the state is put aside and rebuilt");
+            Ok(open()?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Starts a thread. One that panics ends the node: an invariant does not hold.
+fn spawn(
+    shared: &Arc<Shared>,
+    name: &'static str,
+    work: impl FnOnce() + std::marker::Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, StartError> {
+    struct Watch(Arc<Shared>, &'static str);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                tracing::error!(thread = self.1, "a thread panicked: the node stops");
+                self.0.die(Fatal::Bug);
+            }
+        }
+    }
+    let watch = Watch(Arc::clone(shared), name);
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || {
+            let watch = watch;
+            work();
+            drop(watch);
+        })
+        .map_err(StartError::Thread)
 }
 
 /// Takes the folder; a process that still holds it gets [`COPY_ENDS_WITHIN`] to end.
@@ -264,10 +340,7 @@ fn start_threads(
     engine: &SharedEngine,
     log: Log<RealDisk>,
     recovered: RecoveredLog,
-    folder: &Folder,
-    options: LogOptions,
 ) -> Result<(usize, Vec<std::thread::JoinHandle<()>>), StartError> {
-    let _ = (folder, options);
     let mut replicas = BTreeMap::new();
     let (mut durable, mut progress, mut flushed) =
         (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -313,16 +386,10 @@ fn start_threads(
         progress,
         flushed,
     };
-    let spawn = |name: &str, work: Box<dyn FnOnce() + std::marker::Send>| {
-        std::thread::Builder::new()
-            .name(name.into())
-            .spawn(work)
-            .map_err(StartError::Thread)
-    };
     let threads = vec![
-        spawn("catena-log", Box::new(move || log_thread.run()))?,
-        spawn("catena-apply", Box::new(move || apply_thread.run()))?,
-        spawn("catena-driver", Box::new(move || driver.run(replicas)))?,
+        spawn(shared, "catena-log", move || log_thread.run())?,
+        spawn(shared, "catena-apply", move || apply_thread.run())?,
+        spawn(shared, "catena-driver", move || driver.run(replicas))?,
     ];
     Ok((count, threads))
 }
@@ -404,10 +471,8 @@ async fn serve(
     })
     .max_decoding_message_size(2 * limits::PIPE_FRAME_BYTES_MAX)
     .max_encoding_message_size(2 * limits::PIPE_FRAME_BYTES_MAX);
-    let chain = wire::chain_server::ChainServer::new(ChainService {
-        shared: Arc::clone(&shared),
-    })
-    .max_decoding_message_size(limits::LINK_FRAME_BYTES_MAX);
+    let chain = wire::chain_server::ChainServer::new(ChainService::new(Arc::clone(&shared)))
+        .max_decoding_message_size(limits::LINK_FRAME_BYTES_MAX);
     let admin = wire::admin_server::AdminServer::new(AdminService { shared });
     let mut server = tonic::transport::Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
@@ -454,20 +519,26 @@ impl RunningNode {
     }
 
     /// Stops: no more connections, queues are worked off, the state is flushed; within a bound.
-    pub async fn shutdown(self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
+    pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
+        self.shared.close();
         self.shared.inbox.push(Work::Stop);
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // A thread that panicked has said so.
-                let _ = thread.join();
+        drop(self.shared);
+        let ended = async {
+            let threads = self.threads;
+            // A thread that panicked has said so.
+            let join = move || threads.into_iter().for_each(|t| drop(t.join()));
+            drop(tokio::task::spawn_blocking(join).await);
+            // Connections end by themselves once their streams have.
+            let server = tokio::time::timeout(STOP_WITHIN / 5, &mut self.server);
+            if server.await.is_err() {
+                self.server.abort();
             }
-        });
-        if tokio::time::timeout(STOP_WITHIN, joined).await.is_err() {
-            tracing::warn!("a thread did not end in time; a start after this replays the log");
+            // Then the engine is closed and the folder is free.
+            self.gone.recv().await
+        };
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            tracing::warn!("something did not end in time; the next start replays the log");
         }
-        self.server.abort();
     }
 }

@@ -1,11 +1,15 @@
 //! The SDK's pipe: frames of requests in, frames of answers out.
 //!
-//! Reads of a frame are answered on this connection's own task, with one lock a
-//! shard before and one after; writes go to the driver as one batch a shard,
-//! and their answers come back through one queue.
+//! One task a connection does all of it, as the transport asks for the next
+//! frame: it takes the replies that are there, reads what the client sent,
+//! answers the reads with one lock a shard before and one after, hands writes to
+//! the driver as one batch a shard, and packs whatever is ready. A client that
+//! does not read is thus not read from either.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,24 +18,29 @@ use catena_proto::conversion::kv::cluster_id;
 use catena_proto::conversion::pipe;
 use catena_proto::errors::{Reason, Refusal};
 use catena_proto::ids::{Seq, ShardId};
-use catena_proto::op::{Command, Row};
+use catena_proto::op::{Command, RequestId, Row};
 use catena_proto::time::Mono;
 use catena_proto::{limits, wire};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
 use tonic::{Response, Status, Streaming};
 
 use super::clock;
+use super::prior::{prior, weight};
 use super::reads::Look;
 use super::shared::{ReplyQueue, Shared, Work};
-use crate::replica::{Prior, Refusal as ReplicaRefusal, ReplyTo, Request};
+use super::waiting::{Waiting, WaitingList};
+use crate::replica::{Refusal as ReplicaRefusal, Reply, ReplyTo, Request};
 
 /// Requests of one connection that may be under way; more are refused early.
 const UNDER_WAY_MAX: usize = 8192;
-/// Frames of answers that wait for a client that does not read; then its requests are not read either.
-const FRAMES_MAX: usize = 16;
+/// Frames that are read before what is ready is sent.
+const FRAMES_AT_ONCE: usize = 4;
 /// A request without a deadline gets this one.
 pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// A deadline further away than this is cut.
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const HOLD_OFF: Duration = Duration::from_millis(50);
 
 /// The `KvStream` service.
@@ -39,103 +48,122 @@ pub(crate) struct PipeService {
     pub(crate) shared: Arc<Shared>,
 }
 
-type Frames = mpsc::Sender<Result<wire::PipeResponse, Status>>;
-
 #[tonic::async_trait]
 impl wire::kv_stream_server::KvStream for PipeService {
-    type PipeStream = ReceiverStream<Result<wire::PipeResponse, Status>>;
+    type PipeStream = Connection;
 
     async fn pipe(
         &self,
         request: tonic::Request<Streaming<wire::PipeRequest>>,
-    ) -> Result<Response<Self::PipeStream>, Status> {
-        let (frames, answers) = mpsc::channel(FRAMES_MAX);
+    ) -> Result<Response<Connection>, Status> {
         let shared = Arc::clone(&self.shared);
         let (number, queue) = shared.connect();
-        let connection = Connection {
+        Ok(Response::new(Connection {
+            closed: shared.closed().boxed(),
             shared,
             number,
             queue,
-            frames,
-            waiting: BTreeMap::new(),
-            next: 0,
-            answers: Vec::new(),
-        };
-        tokio::spawn(connection.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(answers)))
+            inbound: Some(request.into_inner()),
+            waiting: WaitingList::default(),
+            late: FuturesUnordered::new(),
+            replies: Vec::new(),
+            answers: VecDeque::new(),
+            ended: None,
+        }))
     }
 }
 
-/// A write that waits for its answer.
-struct Waiting {
-    call: CallId,
+/// A linearizable read of a frame.
+struct Get {
     shard: ShardId,
-    /// Kept for writes that need the key's row, in case it was read too early.
-    again: Option<Request>,
+    call: CallId,
+    key: Bytes,
+    deadline: Mono,
 }
 
-struct Connection {
+/// One pipe, as the stream of its answers.
+pub(crate) struct Connection {
     shared: Arc<Shared>,
     number: u64,
     queue: Arc<ReplyQueue>,
-    frames: Frames,
-    waiting: BTreeMap<u64, Waiting>,
-    next: u64,
-    answers: Vec<(CallId, Answer)>,
+    /// `None` once the client sends no more.
+    inbound: Option<Streaming<wire::PipeRequest>>,
+    waiting: WaitingList,
+    /// Reads that wait for a commit; they hold up nobody else.
+    late: FuturesUnordered<BoxFuture<'static, (CallId, Answer)>>,
+    replies: Vec<Reply>,
+    answers: VecDeque<(CallId, Answer)>,
+    /// Why the stream ends, once what is ready has been sent.
+    ended: Option<Refusal>,
+    closed: BoxFuture<'static, ()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.disconnect(self.number);
+    }
+}
+
+impl Stream for Connection {
+    type Item = Result<wire::PipeResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.closed.poll_unpin(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        this.take_replies(context);
+        while let Poll::Ready(Some((call, answer))) = this.late.poll_next_unpin(context) {
+            this.answers.push_back((call, answer));
+        }
+        let mut frames = 0;
+        while this.ended.is_none() && frames < FRAMES_AT_ONCE {
+            let Some(inbound) = &mut this.inbound else {
+                break;
+            };
+            match inbound.poll_next_unpin(context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(frame))) => {
+                    frames += 1;
+                    this.ended = this.on_frame(frame).err();
+                }
+                // What is under way is still answered.
+                Poll::Ready(None | Some(Err(_))) => this.inbound = None,
+            }
+        }
+        if frames > 0 {
+            // Reads that have just begun to wait are polled once, so that they are woken.
+            while let Poll::Ready(Some((call, answer))) = this.late.poll_next_unpin(context) {
+                this.answers.push_back((call, answer));
+            }
+        }
+        if !this.answers.is_empty() {
+            return Poll::Ready(Some(Ok(this.pack())));
+        }
+        if let Some(why) = &this.ended {
+            let status = why.to_status();
+            this.inbound = None;
+            this.waiting = WaitingList::default();
+            this.late.clear();
+            this.ended = None;
+            return Poll::Ready(Some(Err(status)));
+        }
+        if this.inbound.is_none() && this.waiting.is_empty() && this.late.is_empty() {
+            return Poll::Ready(None);
+        }
+        if frames == FRAMES_AT_ONCE {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
 }
 
 impl Connection {
-    async fn run(mut self, mut inbound: Streaming<wire::PipeRequest>) {
-        let queue = Arc::clone(&self.queue);
-        loop {
-            let went_on = tokio::select! {
-                biased;
-                () = queue.filled.notified() => {
-                    self.on_replies();
-                    true
-                }
-                frame = inbound.message() => match frame {
-                    Ok(Some(frame)) => match self.on_frame(frame) {
-                        Ok(()) => true,
-                        Err(refusal) => {
-                            // The client learns why before the stream ends; if it is gone, nobody cares.
-                            let _ = self.frames.send(Err(refusal.to_status())).await;
-                            false
-                        }
-                    },
-                    Ok(None) => self.drain().await,
-                    Err(_) => false,
-                },
-                () = self.frames.closed() => false,
-            };
-            if !self.flush().await || !went_on {
-                break;
-            }
-        }
-        self.shared.disconnect(self.number);
-    }
-
-    /// The client sends no more: answers to what is under way still go out.
-    async fn drain(&mut self) -> bool {
-        let queue = Arc::clone(&self.queue);
-        while !self.waiting.is_empty() {
-            let patience = tokio::time::timeout(TIMEOUT_DEFAULT, queue.filled.notified());
-            if patience.await.is_err() {
-                return false;
-            }
-            self.on_replies();
-            if !self.flush().await {
-                return false;
-            }
-        }
-        false
-    }
-
     fn on_frame(&mut self, frame: wire::PipeRequest) -> Result<(), Refusal> {
         pipe::check_frame(&frame).map_err(|e| Refusal::new(Reason::Invalid, e.to_string()))?;
         check_cluster(&self.shared, &frame.cluster_id)?;
         let now = clock::now();
-        let mut gets: Vec<(ShardId, CallId, Bytes, Mono)> = Vec::new();
+        let mut gets: Vec<Get> = Vec::new();
         let mut writes: Vec<(ShardId, Vec<Request>)> = Vec::new();
         for request in frame.requests {
             let id = CallId::new(request.id);
@@ -146,31 +174,27 @@ impl Connection {
                     continue;
                 }
             };
-            let deadline = now.plus(call.timeout.unwrap_or(TIMEOUT_DEFAULT));
+            let deadline = now.plus(call.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX));
+            let shard = call.shard;
             match call.body {
-                CallBody::Get { key, stale: None } => gets.push((call.shard, id, key, deadline)),
+                CallBody::Get { key, stale: None } => gets.push(Get {
+                    shard,
+                    call: id,
+                    key,
+                    deadline,
+                }),
                 CallBody::Get {
                     key,
                     stale: Some(bound),
                 } => {
-                    let answer = self.stale(call.shard, &key, bound.lag_ms_max);
-                    self.answers.push((id, answer));
+                    let answer = self.stale(shard, &key, bound.lag_ms_max);
+                    self.answers.push_back((id, answer));
                 }
                 CallBody::Command { request, command } => {
-                    if self.waiting.len() >= UNDER_WAY_MAX {
-                        let why =
-                            format!("{UNDER_WAY_MAX} writes are under way on this connection");
-                        self.refuse(
-                            id,
-                            Refusal::new(Reason::Overloaded, why).retry_after(HOLD_OFF),
-                        );
-                        continue;
-                    }
-                    let write = self.write(call.shard, id, request, command, deadline);
-                    match write {
-                        Ok(write) => match writes.iter_mut().find(|(s, _)| *s == call.shard) {
+                    match self.write(shard, id, request, command, deadline) {
+                        Ok(write) => match writes.iter_mut().find(|(s, _)| *s == shard) {
                             Some((_, batch)) => batch.push(write),
-                            None => writes.push((call.shard, vec![write])),
+                            None => writes.push((shard, vec![write])),
                         },
                         Err(refusal) => self.refuse(id, refusal),
                     }
@@ -185,7 +209,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, id: CallId, refusal: Refusal) {
-        self.answers.push((id, Answer::Refused(refusal)));
+        self.answers.push_back((id, Answer::Refused(refusal)));
     }
 
     fn stale(&self, shard: ShardId, key: &[u8], lag_ms_max: Option<u64>) -> Answer {
@@ -207,196 +231,212 @@ impl Connection {
         &mut self,
         shard: ShardId,
         call: CallId,
-        id: Option<catena_proto::op::RequestId>,
+        id: Option<RequestId>,
         command: Command,
         deadline: Mono,
     ) -> Result<Request, Refusal> {
-        let prior = prior(&self.shared, shard, &command)?;
-        self.next += 1;
-        let reply_to = ReplyTo {
-            connection: self.number,
-            request: self.next,
-        };
-        let request = Request {
-            reply_to,
+        if self.waiting.len() >= UNDER_WAY_MAX {
+            return Err(self.overloaded("writes are under way"));
+        }
+        let prior = prior(&self.shared, shard, &command, false)?;
+        // A write that is decided by the key's row may have to be handed in again.
+        let needs_prior = matches!(&command, Command::Write { op, .. } if op.needs_prior());
+        let again = needs_prior.then(|| (id, command.clone(), deadline));
+        let request = self.waiting.add(Waiting { call, shard, again });
+        Ok(Request {
+            reply_to: self.reply_to(request),
             id,
             command,
             prior,
             deadline,
-        };
-        let again = request.prior.is_some().then(|| request.clone());
-        self.waiting
-            .insert(self.next, Waiting { call, shard, again });
-        Ok(request)
+        })
+    }
+
+    const fn reply_to(&self, request: u64) -> ReplyTo {
+        ReplyTo {
+            connection: self.number,
+            request,
+        }
+    }
+
+    fn overloaded(&self, what: &str) -> Refusal {
+        self.shared.metrics.refused(Reason::Overloaded.as_str());
+        let why = format!("{UNDER_WAY_MAX} {what} on this connection: retry later");
+        Refusal::new(Reason::Overloaded, why).retry_after(HOLD_OFF)
     }
 
     fn submit(&mut self, shard: ShardId, requests: Vec<Request>) {
         let weight = requests.iter().map(weight).sum();
-        if let Err(full) = self
-            .shared
-            .inbox
-            .offer(Work::Requests { shard, requests }, weight)
-        {
-            let Work::Requests { requests, .. } = full.0 else {
-                return;
-            };
-            for request in requests {
-                if let Some(waiting) = self.waiting.remove(&request.reply_to.request) {
-                    let why = format!("node {} has too much under way", self.shared.me.node);
-                    self.refuse(
-                        waiting.call,
-                        Refusal::new(Reason::Overloaded, why).retry_after(HOLD_OFF),
-                    );
-                }
+        let work = Work::Requests { shard, requests };
+        let Err(full) = self.shared.inbox.offer(work, weight) else {
+            return;
+        };
+        let Work::Requests { requests, .. } = full.0 else {
+            return;
+        };
+        let refusal = ReplicaRefusal::Overloaded { shard };
+        for request in requests {
+            if let Some(waiting) = self.waiting.remove(request.reply_to.request) {
+                let refusal = self.shared.explain(shard, &refusal);
+                self.refuse(waiting.call, refusal);
             }
         }
     }
 
     /// All linearizable reads of a frame: one lock and one check a shard, before and after.
-    fn get_all(&mut self, mut gets: Vec<(ShardId, CallId, Bytes, Mono)>) {
-        gets.sort_by_key(|(shard, ..)| *shard);
-        let mut rest = &gets[..];
-        while let Some((id, ..)) = rest.first() {
-            let id = *id;
-            let count = rest.iter().take_while(|(s, ..)| *s == id).count();
-            let (batch, others) = rest.split_at(count);
-            rest = others;
-            let Some(shard) = self.shared.shard(id) else {
-                for (_, call, ..) in batch {
-                    self.refuse(*call, not_here(&self.shared, id));
-                }
-                continue;
-            };
-            let (view, states) = {
-                let replica = shard.replica.read();
-                let out_of_range =
-                    |key: &Bytes| !replica.chain().is_some_and(|c| c.range.contains(key));
-                let states: Vec<_> = batch
-                    .iter()
-                    .map(|(_, _, key, _)| (!out_of_range(key)).then(|| replica.key_state(key)))
-                    .collect();
-                (replica.read_view(), states)
-            };
-            let first = self.answers.len();
-            if let Err(refusal) = self.shared.admitted(&shard, &view) {
-                for (_, call, ..) in batch {
-                    self.refuse(*call, refusal.clone());
-                }
-                continue;
-            }
-            for ((_, call, key, deadline), state) in batch.iter().zip(states) {
-                let Some(state) = state else {
-                    self.refuse(*call, not_here(&self.shared, id));
-                    continue;
-                };
-                match self.shared.look(key, state) {
-                    Ok(Look::Found(row)) => self.answers.push((*call, read_answer(row))),
-                    Ok(Look::Wait(_)) => self.get_later(&shard, *call, key.clone(), *deadline),
-                    Err(refusal) => self.refuse(*call, refusal),
-                }
-            }
-            if let Err(refusal) = self.shared.verified(&shard, &view) {
-                for (_, answer) in &mut self.answers[first..] {
-                    if matches!(answer, Answer::Row { .. } | Answer::Absent { .. }) {
-                        *answer = Answer::Refused(refusal.clone());
-                    }
-                }
-            }
-            self.shared.metrics.reads.inc_by(count as u64);
+    fn get_all(&mut self, mut gets: Vec<Get>) {
+        gets.sort_by_key(|get| get.shard);
+        for batch in gets.chunk_by(|a, b| a.shard == b.shard) {
+            self.get_shard(batch);
         }
     }
 
-    /// A read that waits for a commit does not hold up its neighbours.
-    fn get_later(
-        &self,
-        shard: &Arc<super::shared::Shard>,
+    fn get_shard(&mut self, batch: &[Get]) {
+        let id = batch[0].shard;
+        let Some(shard) = self.shared.shard(id) else {
+            for get in batch {
+                self.refuse(get.call, not_here(&self.shared, id));
+            }
+            return;
+        };
+        let (view, states) = {
+            let replica = shard.replica.read();
+            let here = |key: &Bytes| replica.chain().is_some_and(|c| c.range.contains(key));
+            let states: Vec<_> = batch
+                .iter()
+                .map(|get| here(&get.key).then(|| replica.key_state(&get.key)))
+                .collect();
+            (replica.read_view(), states)
+        };
+        if let Err(refusal) = self.shared.admitted(&shard, &view) {
+            for get in batch {
+                self.refuse(get.call, refusal.clone());
+            }
+            return;
+        }
+        let first = self.answers.len();
+        for (get, state) in batch.iter().zip(states) {
+            let Some(state) = state else {
+                self.refuse(get.call, not_here(&self.shared, id));
+                continue;
+            };
+            match self.shared.look(&get.key, state) {
+                Ok(Look::Found(row)) => self.answers.push_back((get.call, read_answer(row))),
+                Ok(Look::Wait(_)) if self.late.len() >= UNDER_WAY_MAX => {
+                    let refusal = self.overloaded("reads wait for a commit");
+                    self.refuse(get.call, refusal);
+                }
+                Ok(Look::Wait(seq)) => {
+                    let (shared, shard) = (Arc::clone(&self.shared), Arc::clone(&shard));
+                    let (call, key, deadline) = (get.call, get.key.clone(), get.deadline);
+                    let read = async move {
+                        let read = shared.get_after(&shard, &key, view, seq, deadline).await;
+                        (call, read.map_or_else(Answer::Refused, read_answer))
+                    };
+                    self.late.push(read.boxed());
+                }
+                Err(refusal) => self.refuse(get.call, refusal),
+            }
+        }
+        self.shared.metrics.reads.inc_by(batch.len() as u64);
+        if let Err(refusal) = self.shared.verified(&shard, &view) {
+            for (_, answer) in self.answers.range_mut(first..) {
+                if matches!(answer, Answer::Row { .. } | Answer::Absent { .. }) {
+                    *answer = Answer::Refused(refusal.clone());
+                }
+            }
+        }
+    }
+
+    fn take_replies(&mut self, context: &Context<'_>) {
+        let mut replies = std::mem::take(&mut self.replies);
+        self.queue.take(&mut replies, context.waker());
+        for reply in replies.drain(..) {
+            self.on_reply(reply);
+        }
+        self.replies = replies;
+    }
+
+    fn on_reply(&mut self, reply: Reply) {
+        let Some(waiting) = self.waiting.remove(reply.to.request) else {
+            return;
+        };
+        let answer = match (reply.result, waiting.again) {
+            (Ok(outcome), _) => {
+                self.shared.metrics.writes.inc();
+                Answer::Outcome(outcome)
+            }
+            (Err(ReplicaRefusal::ReadAgain), Some((id, command, deadline))) => {
+                return self.hand_in_again(waiting.call, waiting.shard, id, command, deadline);
+            }
+            (Err(refusal), _) => Answer::Refused(self.shared.explain(waiting.shard, &refusal)),
+        };
+        self.answers.push_back((waiting.call, answer));
+    }
+
+    /// The key's row was read too early, or not at all: it is read now.
+    fn hand_in_again(
+        &mut self,
         call: CallId,
-        key: Bytes,
+        shard: ShardId,
+        id: Option<RequestId>,
+        command: Command,
         deadline: Mono,
     ) {
-        let (shared, shard) = (Arc::clone(&self.shared), Arc::clone(shard));
-        let frames = self.frames.clone();
-        tokio::spawn(async move {
-            let answer = match shared.get(&shard, &key, deadline).await {
-                Ok(row) => read_answer(row),
-                Err(refusal) => Answer::Refused(refusal),
-            };
-            let responses = vec![pipe::response(call, answer)];
-            // A client that has gone wants no answer.
-            let _ = frames.send(Ok(wire::PipeResponse { responses })).await;
-        });
+        let prior = match prior(&self.shared, shard, &command, true) {
+            Ok(prior) => prior,
+            Err(refusal) => return self.refuse(call, refusal),
+        };
+        let again = Some((id, command.clone(), deadline));
+        let request = self.waiting.add(Waiting { call, shard, again });
+        let request = Request {
+            reply_to: self.reply_to(request),
+            id,
+            command,
+            prior,
+            deadline,
+        };
+        self.submit(shard, vec![request]);
     }
 
-    fn on_replies(&mut self) {
-        for reply in self.queue.take() {
-            let Some(mut waiting) = self.waiting.remove(&reply.to.request) else {
-                continue;
-            };
-            let answer = match reply.result {
-                Ok(outcome) => {
-                    self.shared.metrics.writes.inc();
-                    Answer::Outcome(outcome)
-                }
-                Err(ReplicaRefusal::ReadAgain) if waiting.again.is_some() => {
-                    if let Some(mut request) = waiting.again.take() {
-                        match prior(&self.shared, waiting.shard, &request.command) {
-                            Ok(fresh) => {
-                                request.prior = fresh;
-                                let again = Some(request.clone());
-                                let shard = waiting.shard;
-                                self.waiting
-                                    .insert(reply.to.request, Waiting { again, ..waiting });
-                                self.submit(shard, vec![request]);
-                            }
-                            Err(refusal) => self.refuse(waiting.call, refusal),
-                        }
-                    }
-                    continue;
-                }
-                Err(refusal) => Answer::Refused(self.shared.explain(waiting.shard, &refusal)),
-            };
-            self.answers.push((waiting.call, answer));
-        }
-    }
-
-    /// Sends what is ready; false if the client has gone.
-    async fn flush(&mut self) -> bool {
-        let mut responses = Vec::new();
+    /// One frame of what is ready; the rest stays for the next one.
+    fn pack(&mut self) -> wire::PipeResponse {
+        let mut responses = Vec::with_capacity(self.answers.len());
         let mut bytes = 0;
-        for (call, mut answer) in std::mem::take(&mut self.answers) {
-            let weight = answer_weight(&answer);
+        while let Some((call, mut answer)) = self.answers.pop_front() {
+            let mut weight = answer_weight(&answer);
             if weight > limits::PIPE_FRAME_BYTES_MAX / 2 {
-                let why = "the value exceeds a frame of the pipe";
+                let why = "the value exceeds a frame of the pipe: ask by the unary call";
                 answer = Answer::Refused(Refusal::new(Reason::UseUnary, why));
-            } else if bytes + weight > limits::PIPE_FRAME_BYTES_MAX / 2 {
-                let full = std::mem::take(&mut responses);
-                if self
-                    .frames
-                    .send(Ok(wire::PipeResponse { responses: full }))
-                    .await
-                    .is_err()
-                {
-                    return false;
-                }
-                bytes = 0;
+                weight = answer_weight(&answer);
             }
-            bytes += weight.min(limits::PIPE_FRAME_BYTES_MAX / 2);
+            if bytes + weight > limits::PIPE_FRAME_BYTES_MAX && bytes > 0 {
+                self.answers.push_front((call, answer));
+                break;
+            }
+            bytes += weight;
             responses.push(pipe::response(call, answer));
         }
-        responses.is_empty()
-            || self
-                .frames
-                .send(Ok(wire::PipeResponse { responses }))
-                .await
-                .is_ok()
+        wire::PipeResponse { responses }
     }
 }
 
+/// Bytes that an answer takes in a frame, at most.
 fn answer_weight(answer: &Answer) -> usize {
     match answer {
-        Answer::Row { row, .. } => row.value.len() + 40,
-        Answer::Refused(_) => 512,
-        Answer::Absent { .. } | Answer::Outcome(_) => 32,
+        Answer::Row { row, .. } => row.value.len() + 64,
+        Answer::Refused(refusal) => {
+            let nodes = refusal
+                .nodes
+                .iter()
+                .map(|n| 128 + n.addr.len() + n.http.len());
+            let chain = refusal.chain.as_ref().map_or(0, |chain| {
+                let end = chain.range.end.as_ref().map_or(0, Bytes::len);
+                256 + 64 * chain.members.len() + chain.range.start.len() + end
+            });
+            128 + refusal.message.len() + chain + nodes.sum::<usize>()
+        }
+        Answer::Absent { .. } | Answer::Outcome(_) => 64,
     }
 }
 
@@ -409,51 +449,6 @@ fn read_answer(row: Option<Row>) -> Answer {
         Some(row) => Answer::Row { row, freshness },
         None => Answer::Absent { freshness },
     }
-}
-
-fn weight(request: &Request) -> usize {
-    use catena_proto::op::WriteOp;
-    match &request.command {
-        Command::Write { key, op } => {
-            let value = match op {
-                WriteOp::Put { value } | WriteOp::Cas { value, .. } => value.len(),
-                WriteOp::Append { suffix } => suffix.len(),
-                WriteOp::Delete | WriteOp::Incr { .. } => 0,
-            };
-            key.len() + value + 128
-        }
-        Command::OpenSession | Command::CloseSession(_) => 128,
-    }
-}
-
-/// The key's row for commands that are decided by it, read here and not on the driver's thread.
-pub(crate) fn prior(
-    shared: &Shared,
-    shard: ShardId,
-    command: &Command,
-) -> Result<Option<Prior>, Refusal> {
-    let Command::Write { key, op } = command else {
-        return Ok(None);
-    };
-    if !op.needs_prior() {
-        return Ok(None);
-    }
-    let Some(held) = shared.shard(shard) else {
-        return Ok(None);
-    };
-    // The position first, the row second: the row is at least as new as the position says.
-    let as_of = held.replica.read().applied();
-    let row = shared
-        .engine
-        .get(key)
-        .map_err(|e| super::reads::engine_failed(&e))?;
-    Ok(Some(Prior {
-        as_of,
-        row: row.map(|r| Row {
-            value: r.value,
-            version: r.version,
-        }),
-    }))
 }
 
 /// The shard is not on this node.

@@ -1,6 +1,6 @@
 //! Linearizable and stale reads, on the caller's own task (DESIGN §3.3).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use catena_proto::time::Mono;
 use super::clock;
 use super::pages::key_after;
 use super::shared::{Shard, Shared};
-use crate::engine::{EngineError, PageLimit};
-use crate::replica::{KeyState, ReadRefusal, ReadView};
+use crate::engine::{EngineError, Page, PageLimit, StoredRow};
+use crate::replica::{KeyState, ReadRefusal, ReadView, Replica};
 
 /// What a first look at a key finds.
 pub(crate) enum Look {
@@ -29,23 +29,56 @@ impl Shared {
     /// A linearizable read of one key, waiting for what is pending if need be.
     pub(crate) async fn get(
         &self,
-        shard: &Arc<Shard>,
+        shard: &Shard,
         key: &[u8],
         deadline: Mono,
     ) -> Result<Option<Row>, Refusal> {
+        let (view, state) = {
+            let replica = shard.replica.read();
+            (replica.read_view(), replica.key_state(key))
+        };
+        self.metrics.reads.inc();
+        self.admitted(shard, &view)?;
+        match self.look(key, state)? {
+            Look::Found(row) => {
+                self.verified(shard, &view)?;
+                Ok(row)
+            }
+            Look::Wait(seq) => self.get_after(shard, key, view, seq, deadline).await,
+        }
+    }
+
+    /// A read that met the pending record `seq` under `view`: it is answered once that one is committed.
+    ///
+    /// What came in after the read did is not waited for, or a key that is written
+    /// all the time could never be read: whatever was acknowledged before the
+    /// read began is at or below `seq`.
+    pub(crate) async fn get_after(
+        &self,
+        shard: &Shard,
+        key: &[u8],
+        mut view: ReadView,
+        mut seq: Seq,
+        deadline: Mono,
+    ) -> Result<Option<Row>, Refusal> {
         loop {
-            let (view, state) = {
+            let committed = self.committed(shard, view, seq, deadline).await?;
+            let state = {
                 let replica = shard.replica.read();
-                (replica.read_view(), replica.key_state(key))
+                view = replica.read_view();
+                if committed && view.commit >= seq {
+                    committed_state(&replica, key)
+                } else {
+                    replica.key_state(key)
+                }
             };
             self.admitted(shard, &view)?;
             match self.look(key, state)? {
                 Look::Found(row) => {
                     self.verified(shard, &view)?;
-                    self.metrics.reads.inc();
                     return Ok(row);
                 }
-                Look::Wait(seq) => self.committed(shard, view, seq, deadline).await?,
+                Look::Wait(newer) => seq = newer,
             }
         }
     }
@@ -73,23 +106,14 @@ impl Shared {
         shard: &Shard,
         key: &[u8],
     ) -> Result<(Option<Row>, Freshness), Refusal> {
-        let (applied, found) = {
+        let (applied, state) = {
             let replica = shard.replica.read();
-            let range = KeyRange {
-                start: Bytes::copy_from_slice(key),
-                end: Some(key_after(&Bytes::copy_from_slice(key))),
-            };
-            (replica.commit(), replica.overlay_range(&range).pop())
+            (replica.commit(), committed_state(&replica, key))
         };
-        let row = match found {
-            Some((_, value, version)) => value.map(|value| Row { value, version }),
-            None => {
-                let row = self.engine.get(key).map_err(|e| engine_failed(&e))?;
-                row.map(|r| Row {
-                    value: r.value,
-                    version: r.version,
-                })
-            }
+        let row = match self.look(key, state)? {
+            Look::Found(row) => row,
+            // Pending effects were left out.
+            Look::Wait(_) => None,
         };
         self.metrics.reads.inc();
         Ok((
@@ -138,19 +162,26 @@ impl Shared {
             .retry_after(Duration::from_millis(20))
     }
 
-    /// Waits until a position is committed, or the epoch changes, or the deadline passes.
+    /// Waits until a position is committed: true; false if the epoch changed, or the log was cut, meanwhile.
     async fn committed(
         &self,
         shard: &Shard,
         view: ReadView,
         seq: Seq,
         deadline: Mono,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
+        // First the subscription, then the look: what moves in between is not missed.
         let mut moved = shard.moved.subscribe();
         loop {
-            let now_view = shard.replica.read().read_view();
-            if now_view.commit >= seq || now_view.epoch != view.epoch {
-                return Ok(());
+            let (now_view, last) = {
+                let replica = shard.replica.read();
+                (replica.read_view(), replica.last())
+            };
+            if now_view.epoch != view.epoch || last < seq {
+                return Ok(false);
+            }
+            if now_view.commit >= seq {
+                return Ok(true);
             }
             let left = clock::until(deadline);
             if left.is_zero() || tokio::time::timeout(left, moved.changed()).await.is_err() {
@@ -160,85 +191,84 @@ impl Shared {
         }
     }
 
-    /// A page of a scan, all of one moment: overlay over engine, in key order; with the key to go on after, if there is more.
+    /// A page of a scan, all of one moment: overlay over engine, in key order.
+    ///
+    /// Like a read of one key, it waits for what was pending in its range when it came, and for nothing newer.
     pub(crate) async fn page(
         &self,
-        shard: &Arc<Shard>,
+        shard: &Shard,
         range: &KeyRange,
         limit: PageLimit,
         reverse: bool,
         linearizable: bool,
         deadline: Mono,
-    ) -> Result<(Vec<(Bytes, Row)>, Option<Bytes>), Refusal> {
+    ) -> Result<ReadPage, Refusal> {
+        self.metrics.reads.inc();
+        let mut waited = !linearizable;
         loop {
-            // The engine's view is taken under the lock: whatever it has beyond the overlay is in the overlay as well.
-            let (view, wait, page, overlay) = {
+            let (view, wait) = {
                 let replica = shard.replica.read();
                 let view = replica.read_view();
                 if linearizable {
-                    view.admit(clock::now())
-                        .map_err(|why| self.unreadable(shard, why))?;
+                    self.admitted(shard, &view)?;
                 }
-                match replica.range_wait(range).filter(|_| linearizable) {
-                    Some(seq) => (view, Some(seq), None, Vec::new()),
+                match replica.range_wait(range).filter(|_| !waited) {
+                    Some(seq) => (view, seq),
                     None => {
+                        // Both of one moment: whatever the engine has beyond the overlay is in the overlay as well.
                         let overlay = replica.overlay_range(range);
                         let engine = self.engine.view().map_err(|e| engine_failed(&e))?;
                         drop(replica);
-                        // Rows that the overlay deletes or replaces must not shorten the page.
-                        let rows = limit.rows.saturating_add(overlay.len());
-                        let wide = PageLimit {
-                            rows,
-                            bytes: limit.bytes,
-                        };
-                        let page = engine
-                            .page(range, wide, reverse)
-                            .map_err(|e| engine_failed(&e))?;
-                        (view, None, Some(page), overlay)
+                        let page = engine.page(range, limit, reverse);
+                        drop(engine);
+                        let page = page.map_err(|e| engine_failed(&e))?;
+                        if linearizable {
+                            self.verified(shard, &view)?;
+                        }
+                        return Ok(merge(page, overlay, limit, reverse));
                     }
                 }
             };
-            if let Some(seq) = wait {
-                self.committed(shard, view, seq, deadline).await?;
-                continue;
-            }
-            let page = page.unwrap_or_default();
-            if linearizable {
-                self.verified(shard, &view)?;
-            }
-            self.metrics.reads.inc();
-            return Ok(merge(page, overlay, limit, reverse));
+            waited = self.committed(shard, view, wait, deadline).await?;
         }
+    }
+}
+
+/// Rows of a scan, in its order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReadPage {
+    pub(crate) rows: Vec<(Bytes, Row)>,
+    /// The last key that was looked at, if the range goes on behind it. It need not be a row's: rows may be gone.
+    pub(crate) resume: Option<Bytes>,
+}
+
+/// What is committed of a key, whatever is pending.
+fn committed_state(replica: &Replica, key: &[u8]) -> KeyState {
+    let start = Bytes::copy_from_slice(key);
+    let end = Some(key_after(&start));
+    match replica.overlay_range(&KeyRange { start, end }).pop() {
+        Some((_, value, version)) => KeyState::Committed { value, version },
+        None => KeyState::InEngine,
     }
 }
 
 /// The overlay wins for its keys; of the rest of the range only what the engine's page covers is known.
 fn merge(
-    page: crate::engine::Page,
+    page: Page,
     overlay: Vec<(Bytes, Option<Bytes>, Seq)>,
     limit: PageLimit,
     reverse: bool,
-) -> (Vec<(Bytes, Row)>, Option<Bytes>) {
+) -> ReadPage {
     let covered = page
         .rows
         .last()
         .map(|(key, _)| key.clone())
         .filter(|_| page.more);
-    let mut rows: std::collections::BTreeMap<Bytes, Row> = page
+    let mut rows: BTreeMap<Bytes, Row> = page
         .rows
         .into_iter()
-        .map(|(key, r)| {
-            (
-                key,
-                Row {
-                    value: r.value,
-                    version: r.version,
-                },
-            )
-        })
+        .map(|(key, StoredRow { value, version, .. })| (key, Row { value, version }))
         .collect();
-    // The page may hold nothing but rows that the overlay deletes: the scan still goes on behind it.
-    let mut go_on = covered.clone();
     for (key, value, version) in overlay {
         let beyond = covered
             .as_ref()
@@ -251,27 +281,104 @@ fn merge(
             None => rows.remove(&key),
         };
     }
-    let ordered: Vec<(Bytes, Row)> = if reverse {
-        rows.into_iter().rev().collect()
-    } else {
-        rows.into_iter().collect()
-    };
-    let mut bytes = 0;
-    let mut kept = Vec::new();
-    for (key, row) in ordered {
-        let weight = key.len() + row.value.len();
-        if kept.len() == limit.rows || (!kept.is_empty() && bytes + weight > limit.bytes) {
-            go_on = kept.last().map(|(key, _): &(Bytes, Row)| key.clone());
-            break;
-        }
-        bytes += weight;
-        kept.push((key, row));
+    let mut ordered: Vec<(Bytes, Row)> = rows.into_iter().collect();
+    if reverse {
+        ordered.reverse();
     }
-    (kept, go_on)
+    let mut bytes = 0;
+    let fits = ordered.iter().enumerate().take_while(|(at, (key, row))| {
+        bytes += key.len() + row.value.len();
+        *at < limit.rows && (*at == 0 || bytes <= limit.bytes)
+    });
+    let count = fits.count();
+    if count < ordered.len() {
+        ordered.truncate(count);
+        let resume = ordered.last().map(|(key, _)| key.clone());
+        return ReadPage {
+            rows: ordered,
+            resume,
+        };
+    }
+    ReadPage {
+        rows: ordered,
+        resume: covered,
+    }
 }
 
 /// An engine that cannot read is a fault of this node: another member may answer.
 pub(crate) fn engine_failed(why: &EngineError) -> Refusal {
     tracing::error!(%why, "the state cannot be read");
     Refusal::new(Reason::NotReady, format!("{why}; ask another member"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(keys: &[&'static str], more: bool) -> Page {
+        let row = |key: &&'static str| {
+            let row = StoredRow {
+                value: Bytes::from_static(b"engine"),
+                version: Seq::new(1),
+                expires: None,
+            };
+            (Bytes::from_static(key.as_bytes()), row)
+        };
+        Page {
+            rows: keys.iter().map(row).collect(),
+            more,
+        }
+    }
+
+    fn effect(key: &'static str, value: Option<&'static str>) -> (Bytes, Option<Bytes>, Seq) {
+        (key.into(), value.map(Bytes::from), Seq::new(2))
+    }
+
+    fn keys(page: &ReadPage) -> Vec<&[u8]> {
+        page.rows.iter().map(|(key, _)| &key[..]).collect()
+    }
+
+    const WIDE: PageLimit = PageLimit {
+        rows: 100,
+        bytes: 10_000,
+    };
+
+    #[test]
+    fn a_page_whose_rows_are_all_deleted_says_where_the_scan_goes_on() {
+        let gone = vec![effect("a", None), effect("b", None)];
+        let merged = merge(page(&["a", "b"], true), gone.clone(), WIDE, false);
+        assert_eq!((keys(&merged).len(), merged.resume), (0, Some("b".into())));
+        let merged = merge(page(&["b", "a"], true), gone.clone(), WIDE, true);
+        assert_eq!((keys(&merged).len(), merged.resume), (0, Some("a".into())));
+        assert_eq!(
+            merge(page(&["a", "b"], false), gone, WIDE, false).resume,
+            None
+        );
+    }
+
+    #[test]
+    fn the_overlay_wins_inside_what_the_engines_page_covers_and_waits_beyond_it() {
+        let overlay = vec![
+            effect("a", Some("new")),
+            effect("b", Some("new")),
+            effect("z", Some("new")),
+        ];
+        let merged = merge(page(&["b", "c"], true), overlay.clone(), WIDE, false);
+        assert_eq!(keys(&merged), [b"a", b"b", b"c"]);
+        assert_eq!(merged.rows[1].1.version, Seq::new(2));
+        assert_eq!(merged.resume, Some("c".into()));
+        let merged = merge(page(&["b", "c"], false), overlay, WIDE, false);
+        assert_eq!(keys(&merged), [b"a", b"b", b"c", b"z"]);
+    }
+
+    #[test]
+    fn a_page_that_the_overlay_makes_too_long_ends_at_its_last_row() {
+        let overlay = vec![effect("a", Some("new"))];
+        let limit = PageLimit { rows: 2, ..WIDE };
+        let merged = merge(page(&["b", "c"], false), overlay, limit, false);
+        assert_eq!(
+            (keys(&merged), merged.resume.clone()),
+            (vec![&b"a"[..], b"b"], Some("b".into()))
+        );
+    }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 
 use catena_proto::config::{ChainConfig, ClusterConfig, NodeInfo};
 use catena_proto::errors::{Reason, Refusal as WireRefusal};
 use catena_proto::ids::{ClusterId, DiskId, Incarnation, NodeId, Seq, ShardId};
 use catena_proto::time::Mono;
+use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::folder::Folder;
 use super::inbox::Inbox;
@@ -90,12 +92,14 @@ pub enum Fatal {
 #[derive(Debug, Default)]
 pub(crate) struct ReplyQueue {
     replies: Mutex<Vec<Reply>>,
-    pub(crate) filled: Notify,
+    owner: AtomicWaker,
 }
 
 impl ReplyQueue {
-    pub(crate) fn take(&self) -> Vec<Reply> {
-        std::mem::take(&mut self.replies.lock())
+    /// Moves what is there into `into`, which is empty; the caller's task is woken when there is more.
+    pub(crate) fn take(&self, into: &mut Vec<Reply>, owner: &Waker) {
+        self.owner.register(owner);
+        std::mem::swap(&mut *self.replies.lock(), into);
     }
 }
 
@@ -123,7 +127,7 @@ pub(crate) struct Shared {
     /// Streams end when this becomes true, whatever their clients want.
     closing: watch::Sender<bool>,
     /// Last, so that the folder's lock is given back, and this is dropped, only when the engine is closed.
-    _held: Held,
+    pub(crate) held: Held,
 }
 
 /// What a node holds for as long as any thread or task of it lives.
@@ -132,7 +136,20 @@ pub(crate) struct Held {
     /// Its folder, locked.
     pub(crate) folder: Folder,
     /// Dropped with the last of them; whoever has the receiver sees that.
-    pub(crate) alive: mpsc::Sender<std::convert::Infallible>,
+    pub(crate) _alive: mpsc::Sender<std::convert::Infallible>,
+}
+
+/// An answer that a unary call waits for. A caller that goes away leaves nothing behind.
+pub(crate) struct Expected<'a> {
+    shared: &'a Shared,
+    pub(crate) to: ReplyTo,
+    pub(crate) answer: oneshot::Receiver<Result<catena_proto::op::Outcome, Refusal>>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.shared.unary.lock().remove(&self.to.request);
+    }
 }
 
 /// The connection number of unary calls.
@@ -164,7 +181,7 @@ impl Shared {
             unary: Mutex::default(),
             unary_made: AtomicU64::new(0),
             closing: watch::Sender::new(false),
-            _held: held,
+            held,
         }
     }
 
@@ -172,6 +189,8 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.closing.send_replace(true);
+        // Whoever still waits learns that the node stops.
+        self.unary.lock().clear();
     }
 
     /// Resolves when streams have to end.
@@ -245,27 +264,20 @@ impl Shared {
         self.connections.read().len()
     }
 
-    /// Names a unary call, whose answer comes through the receiver.
-    pub(crate) fn expect_unary(
-        &self,
-    ) -> (
-        ReplyTo,
-        oneshot::Receiver<Result<catena_proto::op::Outcome, Refusal>>,
-    ) {
+    /// Names a unary call; its answer comes through what is returned.
+    pub(crate) fn expect_unary(&self) -> Expected<'_> {
         let request = self.unary_made.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, receiver) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         self.unary.lock().insert(request, sender);
-        (
-            ReplyTo {
-                connection: UNARY,
-                request,
-            },
-            receiver,
-        )
-    }
-
-    pub(crate) fn forget_unary(&self, to: ReplyTo) {
-        self.unary.lock().remove(&to.request);
+        let to = ReplyTo {
+            connection: UNARY,
+            request,
+        };
+        Expected {
+            shared: self,
+            to,
+            answer,
+        }
     }
 
     /// Hands answers to their connections: one lock and one wake-up a connection.
@@ -294,7 +306,7 @@ impl Shared {
                 held.push(next);
             }
             drop(held);
-            queue.filled.notify_one();
+            queue.owner.wake();
         }
     }
 
@@ -337,7 +349,7 @@ impl Shared {
 
     /// The process must end; the reason was logged.
     pub(crate) fn die(&self, why: Fatal) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.close();
         self.fatal.send_replace(Some(why));
     }
 }

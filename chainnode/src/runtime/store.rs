@@ -77,7 +77,7 @@ impl SnapshotStore {
             .filter_map(|o| Some((snapshot::position(o.location.filename()?)?, o.location)))
             .filter(|(position, _)| known.is_none_or(|known| *position > known))
             .collect();
-        names.sort_by(|a, b| b.0.cmp(&a.0));
+        names.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
         for (position, path) in names.into_iter().take(TRIED_MAX) {
             let bytes = self.store.get(&path).await?.bytes().await?;
             match snapshot::decode(&bytes, Some(cluster)) {

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use catena_chainnode::engine::EngineKind;
 use catena_chainnode::runtime::{Node, NodeConfig, RunningNode, folder};
 use catena_proto::call::{Answer, Call, CallBody, CallId};
-use catena_proto::config::{
-    ChainConfig, ChainPhase, ClusterConfig, KeyRange, Member, NodeInfo,
-};
+use catena_proto::config::{ChainConfig, ChainPhase, ClusterConfig, KeyRange, Member, NodeInfo};
 use catena_proto::conversion::pipe;
 use catena_proto::ids::{ClusterId, ConfigVersion, DiskId, Epoch, Generation, NodeId, ShardId};
 use catena_proto::op::{Command, Outcome, WriteOp};
@@ -205,7 +203,9 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("{what}"))
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"))
 }
 
 /// A client's pipe, one frame at a time.
@@ -251,7 +251,10 @@ impl Pipe {
         let mut answers: Vec<Option<Answer>> = vec![None; count];
         while answers.iter().any(Option::is_none) {
             let frame = tokio::time::timeout(PATIENCE, self.answers.message()).await;
-            let frame = frame.expect("in time").expect("a frame").expect("the stream goes on");
+            let frame = frame
+                .expect("in time")
+                .expect("a frame")
+                .expect("the stream goes on");
             for response in frame.responses {
                 let at = (response.id - first) as usize;
                 answers[at] = Some(pipe::answer(response.result).expect("well formed"));
