@@ -5,12 +5,32 @@ use catena_chainnode::stage;
 use catena_jepsen::model::{Bounds, Mutation, Rules, script, search};
 use stateright::Model;
 
-const SMALL: Bounds = Bounds { members: 2, epochs: 2, writes: 1, crashes: 1 };
-const WIDE: Bounds = Bounds { members: 3, epochs: 3, writes: 2, crashes: 1 };
-const SPARE: Bounds = Bounds { members: 2, epochs: 4, writes: 1, crashes: 0 };
+const SMALL: Bounds = Bounds {
+    members: 2,
+    epochs: 2,
+    writes: 1,
+    crashes: 1,
+};
+const WIDE: Bounds = Bounds {
+    members: 3,
+    epochs: 3,
+    writes: 2,
+    crashes: 1,
+};
+const SPARE: Bounds = Bounds {
+    members: 2,
+    epochs: 4,
+    writes: 1,
+    crashes: 0,
+};
 
 /// One epoch, in which a head may use a seq twice.
-const SAME: Bounds = Bounds { members: 3, epochs: 1, writes: 2, crashes: 1 };
+const SAME: Bounds = Bounds {
+    members: 3,
+    epochs: 1,
+    writes: 2,
+    crashes: 1,
+};
 
 /// States that a mutation's search may see: each is caught far below.
 const STATES_MAX: usize = 400_000;
@@ -19,7 +39,11 @@ const STATES_MAX: usize = 400_000;
 fn the_rules_hold_at_small_bounds_exhaustively() {
     let found = search(SMALL, None, None);
     assert_eq!(found.broken, None);
-    assert!(found.exhausted && found.states > 1_000, "{} states", found.states);
+    assert!(
+        found.exhausted && found.states > 1_000,
+        "{} states",
+        found.states
+    );
 }
 
 #[test]
@@ -47,7 +71,10 @@ fn traces_of_the_model_are_clean_on_the_production_replica() {
     let mut played = 0;
     for seed in 0..300_usize {
         let bounds = if seed % 2 == 0 { WIDE } else { SPARE };
-        let rules = Rules { bounds, mutation: None };
+        let rules = Rules {
+            bounds,
+            mutation: None,
+        };
         let mut state = rules.init_states().pop().expect("a first state");
         let mut steps = Vec::new();
         let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -61,7 +88,9 @@ fn traces_of_the_model_are_clean_on_the_production_replica() {
             dice ^= dice >> 7;
             dice ^= dice << 17;
             let step = actions.swap_remove(dice % actions.len());
-            state = rules.next_state(&state, step.clone()).expect("a step that was offered");
+            state = rules
+                .next_state(&state, step.clone())
+                .expect("a step that was offered");
             steps.push(step);
         }
         let text = script(bounds, &steps);

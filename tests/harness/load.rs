@@ -281,7 +281,7 @@ impl Writer {
             }
             self.note(&answer).await;
             if answer.is_ok()
-                && no % 8 == 0
+                && no.is_multiple_of(8)
                 && let Ok(read) = self.client.get(key.clone()).await
                 && read
                     .as_ref()

@@ -24,7 +24,12 @@ pub fn script(bounds: Bounds, steps: &[Step]) -> String {
     let mut say = |line: String| {
         let _ = writeln!(text, "> {line}");
     };
-    let pass = |a: u8, b: u8| [format!("deliver {}->{} all", a + 1, b + 1), format!("deliver {}->{} all", b + 1, a + 1)];
+    let pass = |a: u8, b: u8| {
+        [
+            format!("deliver {}->{} all", a + 1, b + 1),
+            format!("deliver {}->{} all", b + 1, a + 1),
+        ]
+    };
     let mut writes = 0;
     for step in steps {
         match step {
@@ -34,7 +39,10 @@ pub fn script(bounds: Bounds, steps: &[Step]) -> String {
             }
             Step::Sync(n) => say(format!("persist {}", n + 1)),
             Step::Handshake(a, b) | Step::Forward(a, b) | Step::CommitUp(b, a) => {
-                pass(*a, *b).into_iter().chain(pass(*a, *b)).for_each(&mut say);
+                pass(*a, *b)
+                    .into_iter()
+                    .chain(pass(*a, *b))
+                    .for_each(&mut say);
             }
             Step::Round(_) | Step::LostRound(_) => {
                 say("tick 100".into());

@@ -117,15 +117,22 @@ impl Rules {
     fn successor(state: &State, n: u8) -> Option<u8> {
         let config = state.own(n)?;
         let below = config.members.get(config.position(n)? + 1)?.0;
-        let (a, b) = (&state.nodes[usize::from(n)], &state.nodes[usize::from(below)]);
+        let (a, b) = (
+            &state.nodes[usize::from(n)],
+            &state.nodes[usize::from(below)],
+        );
         (a.up && b.up && !a.stopped && !b.stopped && a.epoch == b.epoch).then_some(below)
     }
 
     /// S2 and the tail's commit follow from the rest.
     fn settle(&self, state: &mut State) {
         for n in 0..NODES as u8 {
-            let Some(config) = state.own(n).cloned() else { continue };
-            let Some(at) = config.position(n) else { continue };
+            let Some(config) = state.own(n).cloned() else {
+                continue;
+            };
+            let Some(at) = config.position(n) else {
+                continue;
+            };
             let joined = config.joined(n).unwrap_or(0);
             let last = at + 1 == config.members.len();
             let node = &mut state.nodes[usize::from(n)];
@@ -137,7 +144,9 @@ impl Rules {
                 node.synced == joined && node.barrier.is_some_and(|b| b <= node.durable)
             } else {
                 node.linked
-                    && node.barrier.is_some_and(|b| b <= node.durable || self.is(Mutation::NoBarrier))
+                    && node
+                        .barrier
+                        .is_some_and(|b| b <= node.durable || self.is(Mutation::NoBarrier))
             };
             if met && !node.in_sync {
                 node.synced = joined;
@@ -149,7 +158,11 @@ impl Rules {
                 } else {
                     node.durable
                 };
-                let reached = if at == 0 { node.durable } else { own.min(node.watermark) };
+                let reached = if at == 0 {
+                    node.durable
+                } else {
+                    own.min(node.watermark)
+                };
                 node.commit = node.commit.max(reached);
             }
         }
@@ -187,7 +200,10 @@ impl Rules {
     fn unlink_below(state: &mut State, n: u8) {
         for below in 0..NODES as u8 {
             let follows = state.own(below).is_some_and(|c| {
-                c.position(below).and_then(|at| at.checked_sub(1)).map(|at| c.members[at].0) == Some(n)
+                c.position(below)
+                    .and_then(|at| at.checked_sub(1))
+                    .map(|at| c.members[at].0)
+                    == Some(n)
             });
             if follows {
                 let node = &mut state.nodes[usize::from(below)];
@@ -217,7 +233,11 @@ impl Rules {
             node.promised = 0;
         }
         if self.is(Mutation::DebtForgottenAtSecondChange) {
-            let own = if node.promised & (1 << before) == 0 { 0 } else { debts };
+            let own = if node.promised & (1 << before) == 0 {
+                0
+            } else {
+                debts
+            };
             node.promised &= 1 << before;
             node.debts = own;
         } else if !self.is(Mutation::NoDebt) {
@@ -234,8 +254,17 @@ impl Rules {
         let same = |x: &Record, y: &Record| {
             x == y || (self.is(Mutation::IdentityByEpochAndSeq) && x.epoch == y.epoch)
         };
-        let agree = above.log.iter().zip(&node.log).take_while(|(x, y)| same(x, y)).count();
-        let older = above.log.get(agree).zip(node.log.get(agree)).is_some_and(|(x, y)| x.epoch < y.epoch);
+        let agree = above
+            .log
+            .iter()
+            .zip(&node.log)
+            .take_while(|(x, y)| same(x, y))
+            .count();
+        let older = above
+            .log
+            .get(agree)
+            .zip(node.log.get(agree))
+            .is_some_and(|(x, y)| x.epoch < y.epoch);
         if agree < usize::from(node.commit) || (older && node.synced == joined) {
             // L2: a fork. In this model disks are true, so it is always a false alarm.
             node.stopped = true;
@@ -267,7 +296,11 @@ impl Rules {
         } else {
             above.durable
         };
-        let watermark = if is_head { own } else { own.min(above.watermark) };
+        let watermark = if is_head {
+            own
+        } else {
+            own.min(above.watermark)
+        };
         node.watermark = node.watermark.max(watermark);
     }
 
@@ -289,7 +322,11 @@ impl Rules {
         node.up = true;
         node.incarnation += 1;
         // L5: nothing is known to be committed but what was applied, which a crash may take to zero.
-        node.commit = if self.is(Mutation::CommitIsDurableOnStart) { node.durable } else { 0 };
+        node.commit = if self.is(Mutation::CommitIsDurableOnStart) {
+            node.durable
+        } else {
+            0
+        };
         let forgets = self.is(Mutation::DebtForgottenByRestart);
         node.unsure = node.paid != node.epoch && !forgets && node.promised != 0;
         if forgets {
@@ -326,7 +363,9 @@ impl Model for Rules {
         };
         let mut state = State {
             nodes: (0..NODES as u8).map(node).collect(),
-            configs: vec![Config { members: (0..members).map(|n| (n, 1)).collect() }],
+            configs: vec![Config {
+                members: (0..members).map(|n| (n, 1)).collect(),
+            }],
             acknowledged: Vec::new(),
             writes: 0,
             crashes: 0,
@@ -364,7 +403,11 @@ impl Model for Rules {
                 }
                 if b.linked {
                     let more = b.log.len() < node.log.len();
-                    let mark = if position == Some(0) { node.durable } else { node.durable.min(node.watermark) };
+                    let mark = if position == Some(0) {
+                        node.durable
+                    } else {
+                        node.durable.min(node.watermark)
+                    };
                     if more || mark > b.watermark {
                         actions.push(Step::Forward(n, below));
                     }
@@ -375,9 +418,13 @@ impl Model for Rules {
             }
             if position == Some(0) && node.in_sync {
                 let config = own.cloned();
-                let chain: Vec<u8> = config.iter().flat_map(|c| c.members.iter().map(|(m, _)| *m)).collect();
+                let chain: Vec<u8> = config
+                    .iter()
+                    .flat_map(|c| c.members.iter().map(|(m, _)| *m))
+                    .collect();
                 let all = chain.windows(2).all(|w| {
-                    Self::successor(state, w[0]) == Some(w[1]) && state.nodes[usize::from(w[1])].linked
+                    Self::successor(state, w[0]) == Some(w[1])
+                        && state.nodes[usize::from(w[1])].linked
                 });
                 let fresh = chain.iter().any(|m| !state.nodes[usize::from(*m)].lease);
                 if chain.len() > 1 && all && fresh {
@@ -395,7 +442,10 @@ impl Model for Rules {
             }
             for epoch in (1..=newest).filter(|e| node.promised & (1 << e) != 0) {
                 // R1, R2: the promise outlives every lease of that epoch, whoever holds it.
-                let backed = state.nodes.iter().any(|m| m.up && m.lease && m.epoch == epoch);
+                let backed = state
+                    .nodes
+                    .iter()
+                    .any(|m| m.up && m.lease && m.epoch == epoch);
                 if !backed {
                     actions.push(Step::PromiseEnds(n, epoch));
                 }
@@ -416,7 +466,10 @@ impl Model for Rules {
             let synced = |m: u8, joined: u8| state.nodes[usize::from(m)].synced == joined;
             for stay in 1..(1_u8 << NODES) {
                 let kept = config.mask() & stay;
-                let safe = config.members.iter().any(|(m, j)| kept & (1 << m) != 0 && synced(*m, *j));
+                let safe = config
+                    .members
+                    .iter()
+                    .any(|(m, j)| kept & (1 << m) != 0 && synced(*m, *j));
                 if stay == kept && kept != config.mask() && safe {
                     actions.push(Step::Remove(kept));
                 }
@@ -440,7 +493,11 @@ impl Model for Rules {
                 state.writes += 1;
                 let write = state.writes;
                 let node = &mut state.nodes[usize::from(n)];
-                let record = Record { epoch: node.epoch, incarnation: node.incarnation, write };
+                let record = Record {
+                    epoch: node.epoch,
+                    incarnation: node.incarnation,
+                    write,
+                };
                 node.log.push(record);
             }
             Step::Sync(n) => {
@@ -502,14 +559,19 @@ impl Model for Rules {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("L1, L2: one committed record per seq", |_, state: &State| {
-                let committed = |n: &Node| n.log[..usize::from(n.commit).min(n.log.len())].to_vec();
-                state.nodes.iter().all(|a| {
-                    state.nodes.iter().all(|b| {
-                        committed(a).iter().zip(&committed(b)).all(|(x, y)| x == y)
+            Property::always(
+                "L1, L2: one committed record per seq",
+                |_, state: &State| {
+                    let committed =
+                        |n: &Node| n.log[..usize::from(n.commit).min(n.log.len())].to_vec();
+                    state.nodes.iter().all(|a| {
+                        state
+                            .nodes
+                            .iter()
+                            .all(|b| committed(a).iter().zip(&committed(b)).all(|(x, y)| x == y))
                     })
-                })
-            }),
+                },
+            ),
             Property::always("R2, R3: no stale read", |_, state: &State| {
                 (0..NODES as u8).filter(|n| state.serves(*n)).all(|n| {
                     let log = &state.nodes[usize::from(n)].log;
@@ -517,17 +579,24 @@ impl Model for Rules {
                         && log.iter().zip(&state.acknowledged).all(|(x, y)| x == y)
                 })
             }),
-            Property::always("S2: what was acknowledged stays in the chain", |_, state: &State| {
-                // Some synced member of the newest chain has all of it durable.
-                let Some(config) = state.configs.last() else { return true };
-                let holds = |n: &Node| {
-                    usize::from(n.durable) >= state.acknowledged.len()
-                        && n.log.iter().zip(&state.acknowledged).all(|(x, y)| x == y)
-                };
-                config.members.iter().filter(|(m, j)| state.nodes[usize::from(*m)].synced == *j).all(
-                    |(m, _)| holds(&state.nodes[usize::from(*m)]),
-                )
-            }),
+            Property::always(
+                "S2: what was acknowledged stays in the chain",
+                |_, state: &State| {
+                    // Some synced member of the newest chain has all of it durable.
+                    let Some(config) = state.configs.last() else {
+                        return true;
+                    };
+                    let holds = |n: &Node| {
+                        usize::from(n.durable) >= state.acknowledged.len()
+                            && n.log.iter().zip(&state.acknowledged).all(|(x, y)| x == y)
+                    };
+                    config
+                        .members
+                        .iter()
+                        .filter(|(m, j)| state.nodes[usize::from(*m)].synced == *j)
+                        .all(|(m, _)| holds(&state.nodes[usize::from(*m)]))
+                },
+            ),
             Property::always("L2: no false alarm", |_, state: &State| !state.false_alarm),
         ]
     }

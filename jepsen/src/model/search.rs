@@ -30,5 +30,9 @@ pub fn search(bounds: Bounds, mutation: Option<Mutation>, states_max: Option<usi
         .map(|(name, path)| (name, path.into_actions()))
         .min_by_key(|(_, steps)| steps.len());
     let exhausted = states_max.is_none_or(|most| states < most);
-    Found { states, exhausted, broken }
+    Found {
+        states,
+        exhausted,
+        broken,
+    }
 }

@@ -56,7 +56,10 @@ impl Config {
     }
 
     pub(super) fn joined(&self, n: u8) -> Option<u8> {
-        self.members.iter().find(|(m, _)| *m == n).map(|(_, joined)| *joined)
+        self.members
+            .iter()
+            .find(|(m, _)| *m == n)
+            .map(|(_, joined)| *joined)
     }
 
     pub(super) fn mask(&self) -> u8 {
@@ -91,7 +94,9 @@ impl State {
     /// Could this node answer a linearizable read now?
     pub(super) fn serves(&self, n: u8) -> bool {
         let node = &self.nodes[usize::from(n)];
-        let solo = self.own(n).is_some_and(|c| c.members.len() == 1 && c.position(n).is_some());
+        let solo = self
+            .own(n)
+            .is_some_and(|c| c.members.len() == 1 && c.position(n).is_some());
         node.up
             && !node.stopped
             && node.in_sync
