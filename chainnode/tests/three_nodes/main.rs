@@ -296,7 +296,7 @@ async fn strangers_and_garbage_are_refused_and_serving_goes_on() {
     let mut stream = tokio::net::TcpStream::connect(cluster.addr(2))
         .await
         .expect("connected");
-    let garbage: Vec<u8> = (0..4096_u32).map(|i| (i * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..4096_u32).map(|i| ((i * 7919) >> 3) as u8).collect();
     tokio::io::AsyncWriteExt::write_all(&mut stream, &garbage)
         .await
         .expect("sent");
