@@ -97,13 +97,35 @@ pub fn open(
     dir: &Path,
     options: EngineOptions,
 ) -> Result<SharedEngine, EngineError> {
-    let dir = dir.join(kind.as_str());
+    let folder = dir.join(kind.as_str());
+    if kind != EngineKind::Memory && !folder.exists() {
+        // Made aside and put in place whole: a process that is killed meanwhile leaves nothing half made.
+        let new = dir.join(format!("{}.new", kind.as_str()));
+        let failed = |why: std::io::Error| EngineError::Unusable {
+            engine: kind.as_str(),
+            why: why.to_string(),
+        };
+        match std::fs::remove_dir_all(&new) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(failed(why)),
+            _ => {}
+        }
+        open_in(kind, &new, options)?.flush()?;
+        std::fs::rename(&new, &folder).map_err(failed)?;
+    }
+    open_in(kind, &folder, options)
+}
+
+fn open_in(
+    kind: EngineKind,
+    dir: &Path,
+    options: EngineOptions,
+) -> Result<SharedEngine, EngineError> {
     // The engines' libraries assert where their files surprise them. Nothing of
     // ours is half-done then, so a panic is one more way of not opening.
     let opened = catch_unwind(AssertUnwindSafe(|| -> Result<SharedEngine, EngineError> {
         Ok(match kind {
-            EngineKind::Fjall => Arc::new(Tables::open(FjallStore::open(&dir, options)?)?),
-            EngineKind::Sled => Arc::new(Tables::open(SledStore::open(&dir, options)?)?),
+            EngineKind::Fjall => Arc::new(Tables::open(FjallStore::open(dir, options)?)?),
+            EngineKind::Sled => Arc::new(Tables::open(SledStore::open(dir, options)?)?),
             EngineKind::Memory => Arc::new(Tables::open(MemoryStore::default())?),
         })
     }));

@@ -159,7 +159,8 @@ impl Folder {
             Some(found) => {
                 check(dir, &found, cluster, node)?;
                 // Config and log both gone: what this disk promised is gone too, so it is another disk.
-                let emptied = found.incarnation != Incarnation::ZERO
+                // (A first start that was killed before it promised anything has neither yet.)
+                let emptied = found.log_used
                     && !dir.join("log").exists()
                     && !dir.join("config").exists();
                 if emptied {
@@ -379,6 +380,7 @@ mod tests {
         assert!(emptied.fresh && emptied.disk != disk);
         // It was used, and its log and config are gone: again another disk.
         let second = emptied.disk;
+        emptied.note_log_used().expect("noted");
         drop(emptied);
         assert_ne!(
             Folder::open(dir.path(), CLUSTER, NODE)

@@ -157,7 +157,7 @@ pub(crate) fn write_until_killed() {
         apply_up_to(&*engine, seq + 1, seq + 50);
         seq += 50;
         println!("\napplied {seq}");
-        if seq % 200 == 0 {
+        if seq.is_multiple_of(200) {
             engine.flush().expect("a flush");
             println!("\nflushed {seq}");
         }

@@ -64,7 +64,7 @@ pub(crate) fn row(key: &Bytes, version: u64) -> StoredRow {
     StoredRow {
         value: value.into(),
         version: Seq::new(version),
-        expires: (version % 3 == 0).then(|| LogTime::new(version * 10)),
+        expires: (version.is_multiple_of(3)).then(|| LogTime::new(version * 10)),
     }
 }
 

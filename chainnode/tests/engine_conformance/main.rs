@@ -9,6 +9,10 @@
     clippy::disallowed_methods,
     reason = "the suite copies folders and runs writers beside readers"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "a writer that is to be killed tells its parent how far it has come"
+)]
 
 mod crash;
 mod folder;

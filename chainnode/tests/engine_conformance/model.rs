@@ -188,7 +188,7 @@ fn shard_of(second: bool) -> (ShardId, KeyRange) {
 fn progress_at(seq: u64, scan: bool) -> Progress {
     let mut progress = progress(seq);
     progress.scan = scan.then(|| ScanProgress {
-        cursor: (seq % 2 == 0).then(|| Bytes::from(seq.to_string())),
+        cursor: (seq.is_multiple_of(2)).then(|| Bytes::from(seq.to_string())),
         page_no: seq,
     });
     progress
