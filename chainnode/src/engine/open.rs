@@ -1,4 +1,8 @@
 //! Which engine, and where: the one place that knows them by name.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "engines live in folders, and this is where these are made"
+)]
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
