@@ -160,9 +160,8 @@ impl Folder {
                 check(dir, &found, cluster, node)?;
                 // Config and log both gone: what this disk promised is gone too, so it is another disk.
                 // (A first start that was killed before it promised anything has neither yet.)
-                let emptied = found.log_used
-                    && !dir.join("log").exists()
-                    && !dir.join("config").exists();
+                let emptied =
+                    found.log_used && !dir.join("log").exists() && !dir.join("config").exists();
                 if emptied {
                     IdentityFile {
                         incarnation: found.incarnation,
