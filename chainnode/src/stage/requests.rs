@@ -60,7 +60,7 @@ impl World {
         let key = Bytes::copy_from_slice(key);
         let least = self.oracle.least_version(&key);
         let node = self.node(n);
-        let Some(replica) = &node.replica else {
+        let Some(replica) = node.replica.as_ref().filter(|_| node.paused.is_none()) else {
             return Err("the node is down".into());
         };
         let view = replica.read_view();
@@ -87,6 +87,9 @@ impl World {
     pub fn answer(&mut self, n: u64) -> Result<Answer, String> {
         let now = self.clock(n);
         let node = self.node(n);
+        if node.paused.is_some() {
+            return Err("the process is stopped".into());
+        }
         let Some(read) = node.admitted.take() else {
             return Err("nothing was read".into());
         };

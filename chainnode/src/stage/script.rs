@@ -13,6 +13,8 @@
 //! | `deliver 1->2 [N\|all]`, `break 1->2` | messages arrive; a stream breaks and loses them |
 //! | `persist 1`, `hold 1`, `release 1`, `apply 1 [lazy]` | a sync; its two halves; the engine, with or without a flush |
 //! | `crash 1 [keep [WRITES]]`, `restart 1 [damaged]`, `empty 1`, `rollback 1 SEQ`, `trim 1 SEQ` | processes and disks |
+//! | `pause 1`, `resume 1` | a process stops where it is (SIGSTOP), and goes on |
+//! | `full 1`, `room 1`, `settings 1 LEASE_MS ROUND_MS` | the disk's room; the lease's settings |
 //! | `partition 1-2`, `heal 1-2`, `oneway 1->2` | the network |
 //! | `tick MS`, `run MS`, `stabilize` | time; time and everything else; everything else |
 //! | `admit 2 k`, `answer 2`, `read 2 k` | the halves of a read; both |
@@ -25,7 +27,7 @@ use catena_proto::op::{Command, Expect, RequestId, WriteOp};
 
 use super::oracle::Violation;
 use super::world::World;
-use crate::replica::{Input, Mutant};
+use crate::replica::{Input, LeaseSettings, Mutant};
 
 /// A scenario after it was played.
 #[derive(Clone, Debug)]
@@ -171,6 +173,17 @@ fn processes(world: &mut World, words: &[&str]) -> Option<()> {
         }
         ["crash", n, "keep", writes] => world.crash(number(n)?, writes.parse().ok()?),
         ["clock", n, ppm] => world.set_clock(number(n)?, ppm.parse().ok()?),
+        ["pause", n] => world.pause(number(n)?),
+        ["resume", n] => world.resume(number(n)?),
+        ["settings", n, lease_ms, round_ms] => {
+            let settings = LeaseSettings {
+                lease_ms: lease_ms.parse().ok()?,
+                round_ms: round_ms.parse().ok()?,
+            };
+            world.step(number(n)?, Input::Settings(settings));
+        }
+        ["full", n] => world.step(number(n)?, Input::ReadOnly(true)),
+        ["room", n] => world.step(number(n)?, Input::ReadOnly(false)),
         ["empty", n] => world.empty_disk(number(n)?),
         ["persist", n] => {
             world.persist(number(n)?);

@@ -42,6 +42,8 @@ pub struct Node {
     pub(super) admitted: Option<Admitted>,
     /// A sync that is over on the disk, and not yet known to the replica.
     held: Option<Input>,
+    /// The process is stopped (SIGSTOP): what happens to it waits here.
+    pub(super) paused: Option<VecDeque<Input>>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +123,7 @@ impl World {
             clock_ppm: 0,
             admitted: None,
             held: None,
+            paused: None,
         })
     }
 
@@ -175,6 +178,7 @@ impl World {
         node.timers.clear();
         node.admitted = None;
         node.held = None;
+        node.paused = None;
         node.disk.crash(keep);
         for (_, wire) in self
             .wires
@@ -192,13 +196,16 @@ impl World {
     /// One input to one replica, if it is up.
     pub fn step(&mut self, n: u64, input: Input) {
         let now = self.clock(n);
-        let Some(replica) = self
-            .nodes
-            .get_mut(&n)
-            .and_then(|node| node.replica.as_mut())
-        else {
+        let Some(node) = self.nodes.get_mut(&n) else {
             return;
         };
+        let Some(replica) = node.replica.as_mut() else {
+            return;
+        };
+        if let Some(waiting) = &mut node.paused {
+            waiting.push_back(input);
+            return;
+        }
         let mut out = Outputs::default();
         replica.step(now, input, &mut out);
         self.carry_out(n, out);
@@ -339,13 +346,36 @@ impl World {
         }
     }
 
+    /// The process stops where it is, with whatever it has in hand; time goes on.
+    pub fn pause(&mut self, n: u64) {
+        if self.is_up(n) {
+            self.node(n).paused.get_or_insert_default();
+        }
+    }
+
+    /// A stopped process goes on: it finds all that came meanwhile.
+    pub fn resume(&mut self, n: u64) {
+        for input in self.node(n).paused.take().unwrap_or_default() {
+            self.step(n, input);
+        }
+    }
+
+    /// Whether a process runs and is not stopped.
+    #[must_use]
+    pub fn is_running(&self, n: u64) -> bool {
+        self.nodes
+            .get(&n)
+            .is_some_and(|node| node.replica.is_some() && node.paused.is_none())
+    }
+
     /// Syncs a node's log; false if there was nothing to sync.
     pub fn persist(&mut self, n: u64) -> bool {
-        let up = self
-            .nodes
-            .get(&n)
-            .is_some_and(|node| node.replica.is_some());
-        let input = if up { self.node(n).disk.sync() } else { None };
+        let running = self.is_running(n);
+        let input = if running {
+            self.node(n).disk.sync()
+        } else {
+            None
+        };
         input.map(|input| self.step(n, input)).is_some()
     }
 
@@ -367,11 +397,7 @@ impl World {
 
     /// Lets a node's engine work off its queue; false if there was nothing.
     pub fn apply(&mut self, n: u64, flush: bool) -> bool {
-        let up = self
-            .nodes
-            .get(&n)
-            .is_some_and(|node| node.replica.is_some());
-        let inputs = if up {
+        let inputs = if self.is_running(n) {
             self.node(n).disk.apply(flush)
         } else {
             Vec::new()
@@ -383,6 +409,13 @@ impl World {
 
     /// Delivers the oldest message of a wire; false if there is none.
     pub fn deliver(&mut self, from: u64, to: u64) -> bool {
+        if self
+            .nodes
+            .get(&to)
+            .is_some_and(|node| node.paused.is_some())
+        {
+            return false;
+        }
         let Some(message) = self
             .wires
             .get_mut(&(from, to))
@@ -476,6 +509,7 @@ impl World {
             let due = self
                 .nodes
                 .iter()
+                .filter(|(_, node)| node.paused.is_none())
                 .flat_map(|(n, node)| {
                     let fast = i128::from(1_000_000 + node.clock_ppm);
                     node.timers.iter().map(move |(timer, at)| {

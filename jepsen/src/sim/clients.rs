@@ -247,6 +247,10 @@ impl Clients {
 
     /// A reader begins or ends a read at a node.
     pub(super) fn read(&mut self, n: u64, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
+        if world.is_up(n) && !world.is_running(n) {
+            // A stopped process keeps what it has in hand (FAULTS 1).
+            return;
+        }
         if let Some(reader) = self.reads.remove(&n) {
             return self.end_read(n, reader, world, trace);
         }

@@ -80,13 +80,14 @@ impl Configs {
     fn remove(world: &World, dice: &mut Dice) -> Option<String> {
         let members = members(world);
         let one = dice.pick(&members);
-        let single = !dice.one_in(3);
-        let goes = |n: &u64, dice: &mut Dice| {
-            if single {
-                Some(*n) == one
-            } else {
-                dice.one_in(2)
-            }
+        let way = dice.below(4);
+        let hears =
+            |n: u64| one.is_some_and(|m| n == m || !(world.is_cut(n, m) || world.is_cut(m, n)));
+        let goes = |n: &u64, dice: &mut Dice| match way {
+            0 | 1 => Some(*n) == one,
+            // As a master on one side of a cut does: whoever it does not hear goes.
+            2 => !hears(*n),
+            _ => dice.one_in(2),
         };
         let stay: Vec<u64> = members.iter().copied().filter(|n| !goes(n, dice)).collect();
         let whole = whole(world);

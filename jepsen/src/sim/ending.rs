@@ -12,6 +12,9 @@ use super::random::{Broken, Sim};
 
 /// Time that a healed chain has to be in sync on all members: debts of a restart (`L_max`), then catching up.
 const IN_SYNC_WITHIN_MS: u64 = 5_000;
+/// The usual settings.
+const LEASE_MS: u64 = 500;
+const ROUND_MS: u64 = 100;
 /// Time that a write has on a chain that is in sync.
 const WRITE_WITHIN_MS: u64 = 1_000;
 
@@ -29,6 +32,11 @@ pub(super) fn heal(sim: &mut Sim) -> Result<(), Broken> {
     }
     let nodes: Vec<u64> = sim.world.nodes.keys().copied().collect();
     for n in nodes {
+        if sim.world.is_up(n) {
+            sim.play(format!("resume {n}"))?;
+            sim.play(format!("room {n}"))?;
+            sim.play(format!("settings {n} {LEASE_MS} {ROUND_MS}"))?;
+        }
         if sim.world.is_held(n) {
             sim.play(format!("release {n}"))?;
         }

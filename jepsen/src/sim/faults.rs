@@ -5,6 +5,9 @@ use catena_chainnode::stage::World;
 use super::configs::{self, list};
 use super::dice::Dice;
 
+/// Kinds of faults.
+const KINDS: usize = 7;
+
 /// How often each kind of thing happens, as weights.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
@@ -19,8 +22,9 @@ pub(super) struct Rates {
     /// Of a hundred steps, roughly.
     pub(super) faults: u64,
     pub(super) mends: u64,
+    pub(super) settings: u64,
     /// Which faults this run has at all: some runs are without crashes, some without partitions.
-    kinds: [bool; 4],
+    kinds: [bool; KINDS],
     /// Disks lose what they held.
     losses: bool,
     /// A tick is at most this long, mostly.
@@ -40,12 +44,8 @@ impl Rates {
             configs: dice.below(30),
             faults: dice.below(30),
             mends: 10 + dice.below(60),
-            kinds: [
-                !dice.one_in(4),
-                !dice.one_in(4),
-                !dice.one_in(4),
-                !dice.one_in(4),
-            ],
+            settings: if dice.one_in(3) { 3 } else { 0 },
+            kinds: std::array::from_fn(|_| !dice.one_in(4)),
             losses: dice.one_in(2),
             tick_ms_max: [3, 10, 40, 130][dice.index(4)],
         }
@@ -55,6 +55,7 @@ impl Rates {
     pub(super) const fn hurried(self) -> Self {
         Self {
             reads: self.reads * 3,
+            clients: self.clients * 2,
             configs: self.configs * 6,
             faults: self.faults * 3,
             calm: 0,
@@ -82,6 +83,14 @@ impl Rates {
             0 => self.crash(world, dice, &nodes),
             1 => partition(dice, &nodes),
             2 => break_stream(world, dice),
+            3 => split(dice, &nodes),
+            4 => bounce(world, dice, &nodes),
+            5 => {
+                let running: Vec<u64> =
+                    nodes.into_iter().filter(|n| world.is_running(*n)).collect();
+                let stopped = dice.pick(&running).map(|n| format!("pause {n}"));
+                stopped.into_iter().collect()
+            }
             _ => slow_disk(world, dice),
         }
     }
@@ -123,8 +132,28 @@ impl Rates {
                 if damaged { " damaged" } else { "" }
             ));
         }
+        let stopped: Vec<u64> = nodes
+            .into_iter()
+            .filter(|n| world.is_up(*n) && !world.is_running(*n))
+            .collect();
+        if !stopped.is_empty() && dice.one_in(2) {
+            return Some(format!("resume {}", dice.pick(&stopped)?));
+        }
         let (a, b) = dice.pick(&cuts(world))?;
         Some(format!("heal {a}-{b}"))
+    }
+}
+
+/// Settings that come and go: the lease's length, how often rounds start, and a disk without room.
+pub(super) fn setting(n: u64, dice: &mut Dice) -> String {
+    match dice.below(4) {
+        0 => format!("full {n}"),
+        1 => format!("room {n}"),
+        _ => {
+            let lease_ms = [20, 100, 500, 1_000, 2_000][dice.index(5)];
+            let round_ms = 1 + dice.below(lease_ms / 2);
+            format!("settings {n} {lease_ms} {round_ms}")
+        }
     }
 }
 
@@ -169,6 +198,41 @@ fn partition(dice: &mut Dice, nodes: &[u64]) -> Vec<String> {
         }
     };
     other.map(cut).into_iter().collect()
+}
+
+/// Two sides that do not hear each other.
+fn split(dice: &mut Dice, nodes: &[u64]) -> Vec<String> {
+    let (here, there): (Vec<u64>, Vec<u64>) = nodes.iter().partition(|_| dice.one_in(2));
+    let pairs = here
+        .iter()
+        .flat_map(|a| there.iter().map(move |b| format!("partition {a}-{b}")));
+    pairs.collect()
+}
+
+/// Processes die and are back before anybody's lease is over.
+fn bounce(world: &World, dice: &mut Dice, nodes: &[u64]) -> Vec<String> {
+    let members = configs::members(world);
+    let all = dice.one_in(2);
+    let one = dice.pick(nodes);
+    let bounced = |n: &u64| {
+        if all {
+            members.contains(n)
+        } else {
+            Some(*n) == one
+        }
+    };
+    let bounced: Vec<u64> = nodes
+        .iter()
+        .copied()
+        .filter(|n| world.is_up(*n) && bounced(n))
+        .collect();
+    let keep = if dice.one_in(2) { " keep" } else { "" };
+    let mut commands: Vec<String> = bounced.iter().map(|n| format!("crash {n}{keep}")).collect();
+    if dice.one_in(2) {
+        commands.push(format!("tick {}", 1 + dice.below(20)));
+    }
+    commands.extend(bounced.iter().map(|n| format!("restart {n}")));
+    commands
 }
 
 fn break_stream(world: &World, dice: &mut Dice) -> Vec<String> {

@@ -21,6 +21,9 @@ use crate::check::{Options, check_history};
 /// A change counts as half done for this many steps.
 const HURRY_STEPS: u64 = 120;
 
+/// How often a log is trimmed, as a weight beside [`Rates`].
+const TRIMS: u64 = 3;
+
 /// A run that broke something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}: {rule}: {what}\n{}  repeat it: {}", self.script_text(), self.command())]
@@ -239,7 +242,8 @@ impl Sim {
             rates.configs,
             rates.faults,
             rates.mends,
-            3,
+            TRIMS,
+            rates.settings,
         ];
         let mut roll = self.dice.below(weights.iter().sum());
         let chosen = weights.iter().position(|weight| {
@@ -293,7 +297,11 @@ impl Sim {
                     }
                 }
             }
-            _ => self.trim(n)?,
+            Some(10) => self.trim(n)?,
+            _ => {
+                let command = faults::setting(n, &mut self.dice);
+                self.play(command)?;
+            }
         }
         Ok(())
     }
