@@ -32,7 +32,7 @@ fn a_folder_of_another_cluster_or_node_is_refused_with_status_3_and_stays_as_it_
     let mut cluster = Cluster::start(&[]);
     let contents = Contents::write(&cluster, "mine/", KEYS);
     cluster.kill(2);
-    let foreign = "00000000-0000-4000-8000-000000000001";
+    let foreign = "00000000000040008000000000000001";
     for changes in [("--cluster-id", foreign), ("--node-id", "9")] {
         let refused = finish(&mut cluster.changed_command(2, &[changes]), b"").ended(3);
         let owner = format!(
@@ -58,7 +58,7 @@ fn a_node_of_another_cluster_that_connects_is_refused_and_both_keep_their_data()
     theirs.kill(2);
     let place = theirs.node(2).addr.clone();
     ours.restart_changed(2, &[("--listen", &place), ("--advertise", &place)]);
-    ours.wait_logged(2, "a stranger is refused");
+    ours.wait_logged(2, "a stream is refused");
     ours.wait_logged(
         2,
         &format!("the sender is of {}", theirs.ready().cluster_id),

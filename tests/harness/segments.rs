@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Bytes before the first frame.
 const SEGMENT_HEADER_BYTES: usize = 64;
 /// Bytes of a frame before its payload.
-const FRAME_HEADER_BYTES: usize = 80;
+const FRAME_HEADER_BYTES: usize = 88;
 const FRAME_ALIGN: usize = 8;
 const FRAME_MAGIC: u32 = 0x4341_5446;
 /// A frame of records.
@@ -110,5 +110,12 @@ fn frames(bytes: &[u8]) -> Vec<Frame> {
         found.push(frame);
         at = frame.end();
     }
+    // A test that damages the wrong bytes proves nothing.
+    let magic = FRAME_MAGIC.to_le_bytes();
+    let behind = bytes.get(at..).unwrap_or_default();
+    assert!(
+        !behind.windows(magic.len()).any(|four| four == magic),
+        "there are frames behind {at}: this file no longer knows the format of wal/src/frame.rs"
+    );
     found
 }
