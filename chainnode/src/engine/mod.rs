@@ -5,8 +5,8 @@
 //! decides anything.
 //!
 //! The three engines differ only in how they keep two ordered spaces of bytes
-//! ([`store`]); what is in those bytes, and every rule of [`Engine`], is written
-//! once, in [`tables`], for all of them.
+//! (`store`); what is in those bytes, and every rule of [`Engine`], is written
+//! once, in `tables`, for all of them.
 
 mod fjall;
 mod gate;

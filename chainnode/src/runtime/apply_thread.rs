@@ -52,6 +52,9 @@ impl ApplyQueue {
 
 /// Bytes of records that go into the engine as one batch.
 const BATCH_BYTES: usize = 4 << 20;
+/// Records wait this long for others to share a batch with: a batch has a price of its own, and of the same
+/// key or slot only the newest change is written. Nobody waits for it: reads find what is not applied in the overlay.
+const GATHER_FOR: Duration = Duration::from_millis(20);
 /// The state is made durable this often while it changes, so that a restart replays little.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 
@@ -80,7 +83,13 @@ impl ApplyThread {
         let mut taken = Vec::new();
         let mut flushed_at = clock::now();
         while self.queue.0.take(&mut taken, Some(FLUSH_EVERY)) {
-            let work: Vec<ApplyWork> = taken.drain(..).flatten().collect();
+            let mut work: Vec<ApplyWork> = taken.drain(..).flatten().collect();
+            let records_only = |w: &ApplyWork| matches!(w.apply, Apply::Groups { .. });
+            if !work.is_empty() && work.iter().all(records_only) {
+                std::thread::sleep(GATHER_FOR);
+                self.queue.0.take(&mut taken, Some(Duration::ZERO));
+                work.extend(taken.drain(..).flatten());
+            }
             let done = self.work(work).and_then(|()| {
                 if clock::now().since(flushed_at) >= FLUSH_EVERY {
                     flushed_at = clock::now();

@@ -19,6 +19,8 @@ use super::shared::{Shared, Work};
 /// The first pause before another try, and the longest: a fellow that comes back is met within it.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(320);
+/// A stream that lived this long was not refused: a refusal comes with the first answer.
+const STREAM_OF_USE: Duration = Duration::from_secs(1);
 
 /// HTTP/2 windows: a link carries frames of a mebibyte and more at once.
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
@@ -107,8 +109,14 @@ impl Outgoing {
             };
             let why = match connected {
                 Ok(channel) => {
-                    (pause, said) = (RETRY_MIN, false);
-                    self.stream(channel).await
+                    let began = clock::now();
+                    let why = self.stream(channel).await;
+                    // A fellow that connects and then refuses is no better than one that is away:
+                    // only a stream that was of use starts the pauses over.
+                    if clock::now().since(began) >= STREAM_OF_USE {
+                        (pause, said) = (RETRY_MIN, false);
+                    }
+                    why
                 }
                 Err(error) => error.to_string(),
             };

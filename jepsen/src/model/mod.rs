@@ -8,9 +8,10 @@
 //! simulation's part, and so are several keys, learners and scans, disks that
 //! are replaced, and clocks that differ.
 //!
-//! Its traces are scripts for `catena_chainnode::stage`, so the production
+//! The traces of [`Rules`] are scripts for `catena_chainnode::stage`, so the production
 //! replica plays them too ([`script`]).
 
+pub mod fine;
 mod replay;
 mod rules;
 mod search;

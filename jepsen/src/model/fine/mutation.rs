@@ -37,7 +37,7 @@ mutations! {
     /// C1: an older config is accepted.
     OlderConfigAccepted = "older-config-accepted" in "removal";
     /// C3: records of an older epoch are accepted.
-    OldEpochAccepted = "old-epoch-accepted" in "removal";
+    OldEpochAccepted = "old-epoch-accepted" in "removal-crash";
     /// C4: a disk's id does not matter.
     DiskIdIgnored = "disk-id-ignored" in "disk";
     /// L1: records are told apart by (epoch, seq) alone.
@@ -61,13 +61,11 @@ mutations! {
     /// DESIGN 3.2: what is appended counts as synced.
     AckBeforeSync = "ack-before-sync" in "suffix-two";
     /// S1: who is not in sync hands over.
-    UnsyncedSource = "unsynced-source" in "removal-crash";
+    UnsyncedSource = "unsynced-source" in "damage";
     /// S2: no barrier.
     NoBarrier = "no-barrier" in "joining";
     /// S2: in sync on receipt of the barrier, before it is durable.
     InSyncOnReceipt = "in-sync-on-receipt" in "joining";
-    /// S2: reads before the commit point reached the barrier.
-    ReadBeforeBarrier = "read-before-barrier" in "read";
     /// R1: a round goes down again on a later link.
     RoundResent = "round-resent" in "new-link";
     /// R1: only the sighting on the way down promises.
@@ -89,7 +87,7 @@ mutations! {
     /// R3: forgotten at the next change.
     DebtForgottenAtSecondChange = "debt-forgotten-at-second-change" in "debts-three";
     /// R3: a debtor is in sync and hands over; it only does not commit.
-    DebtorHandsOver = "debtor-hands-over" in "lease";
+    DebtorHandsOver = "debtor-hands-over" in "debts";
     /// R4: forgotten by a restart.
     DebtForgottenByRestart = "debt-forgotten-by-restart" in "restart";
     /// M1: appended while another joins, and S1's hand-over off too (either alone suffices).
@@ -97,13 +95,16 @@ mutations! {
     /// M2: the last in sync may be removed.
     RemovesLastInSync = "removes-last-in-sync" in "joining";
     /// M3: an unsynced head or solo becomes in sync by itself.
-    UnsyncedHeadServes = "unsynced-head-serves" in "disk";
+    UnsyncedHeadServes = "unsynced-head-serves" in "damage";
 }
 
 impl Mutation {
     /// The mutation of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|mutation| mutation.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|mutation| mutation.name() == name)
     }
 }

@@ -53,7 +53,10 @@ impl Log {
     }
 
     pub(super) fn cut(&mut self, last: u8) {
-        self.0.iter_mut().skip(usize::from(last)).for_each(|write| *write = 0);
+        self.0
+            .iter_mut()
+            .skip(usize::from(last))
+            .for_each(|write| *write = 0);
     }
 
     /// Does the first part of this log, up to `last`, hold all of `other`?
@@ -136,7 +139,9 @@ impl Config {
     }
 
     pub(super) fn mask(&self) -> Nodes {
-        self.members().iter().fold(0, |mask, member| mask | 1 << member.node)
+        self.members()
+            .iter()
+            .fold(0, |mask, member| mask | 1 << member.node)
     }
 
     pub(super) fn append(&self, member: Member) -> Self {
@@ -147,7 +152,10 @@ impl Config {
     }
 
     pub(super) fn keep(&self, kept: Nodes) -> Self {
-        let stay = self.members().iter().filter(|member| kept & (1 << member.node) != 0);
+        let stay = self
+            .members()
+            .iter()
+            .filter(|member| kept & (1 << member.node) != 0);
         stay.fold(Self::default(), |config, member| config.append(*member))
     }
 }
@@ -221,6 +229,7 @@ pub struct State {
     pub(super) breaks: u8,
     pub(super) reads: u8,
     pub(super) swaps: u8,
+    pub(super) damages: u8,
     pub(super) rollbacks: u8,
     pub(super) broken: Broken,
 }
@@ -233,7 +242,11 @@ impl State {
         for id in 0..bounds.nodes {
             let member = id < bounds.members;
             if member {
-                config = config.append(Member { node: id, joined: 1, disk: 1 });
+                config = config.append(Member {
+                    node: id,
+                    joined: 1,
+                    disk: 1,
+                });
             }
             nodes[usize::from(id)] = Node {
                 up: true,
@@ -267,6 +280,7 @@ impl State {
             breaks: 0,
             reads: 0,
             swaps: 0,
+            damages: 0,
             rollbacks: 0,
             broken: Broken::Nothing,
         }

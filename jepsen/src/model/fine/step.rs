@@ -108,6 +108,11 @@ pub enum Step {
         /// The node.
         node: u8,
     },
+    /// The log of a node that is down is damaged: it is unsynced, and starts with an empty one (S1).
+    Damage {
+        /// The node.
+        node: u8,
+    },
     /// A link breaks; what was under way on it is lost.
     Break {
         /// The successor of the link.
@@ -157,29 +162,52 @@ impl fmt::Display for Step {
             Self::Forward { from, to } => write!(f, "{} forwards to {}", n(from), n(to)),
             Self::Commit { from, to } => write!(f, "{} tells {} its commit point", n(from), n(to)),
             Self::StartRound { node } => write!(f, "{} starts a round (R1)", n(node)),
-            Self::RoundDown { node } => write!(f, "{} sees the round go down, and promises (R1)", n(node)),
+            Self::RoundDown { node } => {
+                write!(f, "{} sees the round go down, and promises (R1)", n(node))
+            }
             Self::RoundUp { from } => write!(f, "the round comes up from {} (R1)", n(from)),
             Self::WindowEnds { node, round } => {
-                write!(f, "the lease time of {} for round {round} is over (R2)", n(node))
+                write!(
+                    f,
+                    "the lease time of {} for round {round} is over (R2)",
+                    n(node)
+                )
             }
             Self::Accept { node, epoch } => write!(f, "{} accepts epoch {epoch} (C1)", n(node)),
             Self::Remove { kept } => {
-                let stay: Vec<String> =
-                    (0..8_u8).filter(|id| kept & (1 << id) != 0).map(|id| (id + 1).to_string()).collect();
-                write!(f, "the master leaves nodes {} as members (M2)", stay.join(","))
+                let stay: Vec<String> = (0..8_u8)
+                    .filter(|id| kept & (1 << id) != 0)
+                    .map(|id| (id + 1).to_string())
+                    .collect();
+                write!(
+                    f,
+                    "the master leaves nodes {} as members (M2)",
+                    stay.join(",")
+                )
             }
             Self::Append { node } => write!(f, "the master appends {} (M1)", n(node)),
             Self::Crash { node, kept } => write!(f, "{} crashes; {kept} records are left", n(node)),
             Self::Restart { node } => write!(f, "{} restarts", n(node)),
             Self::SwapDisk { node } => write!(f, "{} gets an empty disk (C4)", n(node)),
+            Self::Damage { node } => write!(f, "the log of {} is damaged (S1)", n(node)),
             Self::Break { to } => write!(f, "the link to {} breaks (L3)", n(to)),
             Self::Learn { from, to } => write!(f, "{} learns from {} (L4)", n(to), n(from)),
             Self::ReadAdmit { node } => write!(f, "{} admits a read (R2)", n(node)),
-            Self::ReadLook { node } => write!(f, "a read begins at {}, and misses what was acknowledged", n(node)),
+            Self::ReadLook { node } => write!(
+                f,
+                "a read begins at {}, and misses what was acknowledged",
+                n(node)
+            ),
             Self::ReadVerify { node } => write!(f, "{} answers the read (R2)", n(node)),
-            Self::LateFrame { node } => write!(f, "a frame of an older link reaches {} (L3)", n(node)),
+            Self::LateFrame { node } => {
+                write!(f, "a frame of an older link reaches {} (L3)", n(node))
+            }
             Self::StaleCompletion { node } => {
-                write!(f, "a completion of an older generation reaches {} (L3)", n(node))
+                write!(
+                    f,
+                    "a completion of an older generation reaches {} (L3)",
+                    n(node)
+                )
             }
         }
     }
@@ -188,5 +216,9 @@ impl fmt::Display for Step {
 /// A trace for people: one numbered line a step.
 #[must_use]
 pub fn numbered(steps: &[Step]) -> String {
-    steps.iter().enumerate().map(|(at, step)| format!("{:>3}. {step}\n", at + 1)).collect()
+    steps
+        .iter()
+        .enumerate()
+        .map(|(at, step)| format!("{:>3}. {step}\n", at + 1))
+        .collect()
 }
