@@ -8,6 +8,8 @@
 //! simulation's part, and so are several keys, learners and scans, disks that
 //! are replaced, and clocks that differ.
 //!
+//! [`fine`] splits what is one step here, and weakens more rules.
+//!
 //! The traces of [`Rules`] are scripts for `catena_chainnode::stage`, so the production
 //! replica plays them too ([`script`]).
 
