@@ -101,7 +101,8 @@ impl Outgoing {
     /// Connects and sends, again and again, until the node stops or the fellow moves.
     async fn run(self) {
         let mut pause = RETRY_MIN;
-        let mut said = false;
+        // Each reason is said once, and again after it was over.
+        let mut said = String::new();
         while !self.shared.stopping.load(Ordering::SeqCst) && !self.queue.has_ended() {
             let connected = tokio::select! {
                 connected = channel(&self.addr) => connected,
@@ -114,15 +115,15 @@ impl Outgoing {
                     // A fellow that connects and then refuses is no better than one that is away:
                     // only a stream that was of use starts the pauses over.
                     if clock::now().since(began) >= STREAM_OF_USE {
-                        (pause, said) = (RETRY_MIN, false);
+                        (pause, said) = (RETRY_MIN, String::new());
                     }
                     why
                 }
                 Err(error) => error.to_string(),
             };
-            if !said {
+            if said != why {
                 tracing::info!(to = %self.to, addr = self.addr, why, "no stream to a fellow; trying again");
-                said = true;
+                said = why;
             }
             // Jitter, so that nodes that lost each other at once do not try at once.
             let jitter = clock::now().as_nanos() % 50;
