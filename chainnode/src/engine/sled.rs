@@ -6,6 +6,7 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, Error, IVec};
@@ -22,10 +23,21 @@ const LOCK_TRY_EVERY: Duration = Duration::from_millis(10);
 /// One second in all; then the folder has another user.
 const LOCK_TRIES_MAX: u32 = 100;
 
+/// The writer waits for sled's log after this many bytes, in keys and values.
+///
+/// sled writes its log on seven threads that wait for a lock which the writer
+/// holds while it waits for a free one of them, so seven writes under way
+/// are a deadlock (seen under load, 0.34.7). What these bytes become in sled's log
+/// stays below seven of its 512 KiB buffers; only a single batch of
+/// several MiB still can fill them.
+const UNWRITTEN_BYTES_MAX: usize = 256 << 10;
+
 /// The store in a sled database.
 pub(super) struct SledStore {
     db: Db,
     gate: Gate,
+    /// Bytes committed since the writer last waited for sled's log.
+    unwritten_bytes: AtomicUsize,
 }
 
 impl SledStore {
@@ -49,6 +61,7 @@ impl SledStore {
         Ok(Self {
             db,
             gate: Gate::default(),
+            unwritten_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -128,17 +141,25 @@ impl Store for SledStore {
 
     fn commit(&self, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut batch = Batch::default();
+        let mut bytes = 0;
         for change in changes {
             let key = placed(change.space, &change.key);
+            bytes += key.len() + change.value.as_ref().map_or(0, Bytes::len);
             match change.value {
                 Some(value) => batch.insert(key, IVec::from(&value[..])),
                 None => batch.remove(key),
             }
         }
-        let _pass = self.gate.write();
-        self.db
-            .apply_batch(batch)
-            .map_err(|error| failed("write", &error))
+        let pass = self.gate.write();
+        let applied = self.db.apply_batch(batch);
+        drop(pass);
+        applied.map_err(|error| failed("write", &error))?;
+        // Commits exclude each other, so nothing is lost between the two.
+        if self.unwritten_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= UNWRITTEN_BYTES_MAX {
+            self.unwritten_bytes.store(0, Ordering::Relaxed);
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), EngineError> {
