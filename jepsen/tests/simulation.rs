@@ -1,7 +1,11 @@
 //! A slice of the simulation for every build; `catena jepsen sim --seeds A..B` runs as many as one likes.
-#![allow(missing_docs, reason = "a test")]
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test reads its scripts"
+)]
 
-use catena_jepsen::sim::{run, simulate};
+use catena_jepsen::sim::{Trace, run, simulate};
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
@@ -24,16 +28,21 @@ fn a_slice_of_seeds_holds() {
     );
 }
 
-/// What the simulation found in the replica. Each of these seeds broke a rule until that was mended; the scenario
-/// that is named plays what was left of it after shrinking, and stays when the seeds mean something else.
+/// What the simulation found in the replica, shrunk. With the mend taken out, each of these scripts breaks a rule.
 #[test]
-fn seeds_that_once_failed_hold() {
-    for (seed, scenario) in [
-        (1, "19-learner-forgotten-by-its-source"),
-        (10, "19-learner-forgotten-by-its-source"),
-        (1882, "20-barrier-of-a-lost-end"),
-    ] {
-        let failure = simulate(seed, 2_000, None).err();
-        assert!(failure.is_none(), "{scenario}: {failure:?}");
+fn scripts_that_once_broke_a_rule_hold() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert!(!files.is_empty(), "there are scripts");
+    let mut broken = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a script");
+        if let Some(rule) = Trace::from_script(&text).breaks(None) {
+            broken.push(format!("{}: {rule}", file.display()));
+        }
     }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

@@ -65,7 +65,9 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn new(dice: &mut Dice) -> Self {
         let clients = (0..=dice.below(3)).map(|_| Client::default()).collect();
-        let keys = ["a", "b", "c"][..=dice.index(3)].to_vec();
+        // Few keys meet each other; many make a scan long.
+        let most = [2, 8][dice.index(2)];
+        let keys = ["a", "b", "c", "d", "e", "f", "g", "h"][..=dice.index(most)].to_vec();
         Self {
             clients,
             keys,

@@ -23,6 +23,7 @@ pub(super) struct Rates {
     pub(super) faults: u64,
     pub(super) mends: u64,
     pub(super) settings: u64,
+    pub(super) trims: u64,
     /// Which faults this run has at all: some runs are without crashes, some without partitions.
     kinds: [bool; KINDS],
     /// Disks lose what they held.
@@ -40,13 +41,14 @@ impl Rates {
             tick: 30 + dice.below(120),
             clients: 40 + dice.below(100),
             reads: 30 + dice.below(100),
-            calm: 2 + dice.below(20),
+            calm: [0, 2, 10][dice.index(3)],
             configs: dice.below(30),
             faults: dice.below(30),
             mends: 10 + dice.below(60),
+            trims: [2, 20][dice.index(2)],
             settings: if dice.one_in(3) { 3 } else { 0 },
             kinds: std::array::from_fn(|_| !dice.one_in(4)),
-            losses: dice.one_in(2),
+            losses: !dice.one_in(3),
             tick_ms_max: [3, 10, 40, 130][dice.index(4)],
         }
     }
@@ -113,7 +115,9 @@ impl Rates {
                 }
                 _ => format!("crash {n}"),
             });
-            if !cut && self.losses && can_lose(world, n) && dice.one_in(4) {
+            let member = configs::members(world).contains(&n);
+            let rare = if member { 4 } else { 2 };
+            if !cut && self.losses && can_lose(world, n) && dice.one_in(rare) {
                 commands.push(format!("empty {n}"));
             }
         }

@@ -21,9 +21,6 @@ use crate::check::{Options, check_history};
 /// A change counts as half done for this many steps.
 const HURRY_STEPS: u64 = 120;
 
-/// How often a log is trimmed, as a weight beside [`Rates`].
-const TRIMS: u64 = 3;
-
 /// A run that broke something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}: {rule}: {what}\n{}  repeat it: {}", self.script_text(), self.command())]
@@ -242,7 +239,7 @@ impl Sim {
             rates.configs,
             rates.faults,
             rates.mends,
-            TRIMS,
+            rates.trims,
             rates.settings,
         ];
         let mut roll = self.dice.below(weights.iter().sum());

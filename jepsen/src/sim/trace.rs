@@ -24,6 +24,21 @@ impl Trace {
         &self.lines
     }
 
+    /// The commands of a script; all else in it is left out.
+    #[must_use]
+    pub fn from_script(text: &str) -> Self {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("> "));
+        Self {
+            lines: lines.map(str::to_owned).collect(),
+        }
+    }
+
+    /// The rule that the run breaks when it is played again, if it does; a panic of a replica counts as one.
+    #[must_use]
+    pub fn breaks(&self, mutant: Option<Mutant>) -> Option<&'static str> {
+        Self::rule_broken_by(&self.lines, mutant)
+    }
+
     /// Adds a command, and plays it.
     pub(super) fn play(&mut self, world: &mut World, line: String) {
         // Noted first: it may be the one that a replica does not survive.
@@ -55,7 +70,7 @@ impl Trace {
     }
 
     /// The rule that these commands break, if they break one without breaking rules M themselves.
-    fn breaks(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
+    fn rule_broken_by(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
         catch_unwind(|| Self::replay(lines, mutant)).unwrap_or(Some(PANIC))
     }
 
@@ -91,7 +106,7 @@ impl Trace {
                 let mut fewer = lines.clone();
                 fewer.drain(at..(at + part).min(lines.len()));
                 replays += 1;
-                if Self::breaks(&fewer, mutant) == Some(rule) {
+                if Self::rule_broken_by(&fewer, mutant) == Some(rule) {
                     lines = fewer;
                     any = true;
                 } else {
@@ -121,7 +136,7 @@ mod tests {
         }
         let trace = Trace { lines };
         let mutant = Some(Mutant::ConfigBeforePersist);
-        let rule = Trace::breaks(&trace.lines, mutant).expect("it breaks a rule");
+        let rule = trace.breaks(mutant).expect("it breaks a rule");
         let shrunk = trace.shrunk(mutant, rule);
         assert_eq!(shrunk.lines(), ["nodes 1,2,3", "chain 1,2,3"]);
     }
