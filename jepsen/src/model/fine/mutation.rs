@@ -18,7 +18,7 @@ macro_rules! mutations {
                 match self { $(Self::$name => $kebab,)+ }
             }
 
-            /// The smallest scenario that is known to catch it.
+            /// A scenario that catches it within seconds.
             #[must_use]
             pub fn scenario(self) -> &'static str {
                 match self { $(Self::$name => $scenario,)+ }
