@@ -1,13 +1,17 @@
-//! A folder of files, as small as a real and a faulty disk can both be.
+//! A folder of files: the smallest thing that a real and a faulty disk can both be.
+//!
+//! It is positioned, synchronous and without a cache of its own. What is written
+//! is durable after `sync` of its file, and a file has its name for good after
+//! `sync_folder`; nothing else may be relied on.
 
 mod real;
 mod sim;
 
 pub use self::real::RealDisk;
-pub use self::sim::{Fault, SimDisk};
+pub use self::sim::{Fault, SECTOR_BYTES, SimDisk};
 
 /// Why a disk did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
     /// There is no room; nothing was changed.
     #[error("no room on the disk to {op} {file}: free space; what is stored is safe")]

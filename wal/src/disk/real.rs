@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::{Disk, DiskError};
 
@@ -26,12 +27,21 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Opens a folder, and creates it if it is not there.
+    /// Opens a folder, and creates it durably if it is not there.
     ///
     /// # Errors
     /// The folder cannot be made or read.
     pub fn open(folder: &Path) -> Result<Self, DiskError> {
-        std::fs::create_dir_all(folder).map_err(|e| failed("create", "the folder", &e))?;
+        let create = |e: io::Error| failed("create", "the folder", &e);
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder).map_err(create)?;
+            // A folder that a power cut takes back would take the log with it.
+            if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
+                File::open(parent)
+                    .and_then(|f| f.sync_all())
+                    .map_err(create)?;
+            }
+        }
         Ok(Self {
             folder: folder.to_owned(),
             open: RefCell::default(),
@@ -75,7 +85,11 @@ impl Disk for RealDisk {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder).map_err(|e| read(&e))? {
             let entry = entry.map_err(|e| read(&e))?;
-            let meta = entry.metadata().map_err(|e| read(&e))?;
+            let meta = match entry.metadata() {
+                // Another thread renamed a spare just now: it will be seen under its new name.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+                meta => meta.map_err(|e| read(&e))?,
+            };
             if let (true, Ok(name)) = (meta.is_file(), entry.file_name().into_string()) {
                 files.push((name, meta.len()));
             }
@@ -93,7 +107,11 @@ impl Disk for RealDisk {
                 .create(true)
                 .truncate(true)
                 .open(&path)?;
-            fallocate(&handle, FallocateFlags::empty(), 0, len)?;
+            match fallocate(&handle, FallocateFlags::empty(), 0, len) {
+                // Not every file system can; the zeros below meet a full disk as well, only later.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                done => done?,
+            }
             // Written blocks, not only reserved ones: a later `fdatasync` then has no metadata to
             // write, which is half of its cost.
             let zeros = vec![0; FILL_BYTES];
