@@ -26,6 +26,8 @@ pub(super) struct DownLink {
     pub(super) learner: bool,
     /// The follower has welcomed us: the log is cut and records may flow.
     live: bool,
+    /// What the follower wished at its first Welcome: where to go on, and whether it scans.
+    welcomed: (Seq, bool),
     /// The follower pulls the state first; records wait.
     scanning: bool,
     /// The end that our Hello named.
@@ -96,6 +98,7 @@ impl Replica {
             link,
             learner,
             live: false,
+            welcomed: (Seq::ZERO, false),
             scanning: false,
             hello_last: Seq::ZERO,
             hello_at: None,
@@ -168,7 +171,17 @@ impl Replica {
         let base = self.log.sendable_after();
         let any_disk = self.planted(Mutant::DiskIdIgnored);
         let down = &mut self.down[at];
-        if down.link != welcome.link || down.live {
+        if down.link != welcome.link {
+            return;
+        }
+        let wish = (welcome.resume_after, welcome.scan_wanted);
+        if down.live {
+            if down.welcomed != wish {
+                // Our Hello came twice, and the follower followed somebody else in between: a new link (L3).
+                let link = down.link;
+                self.on_link_lost(from);
+                self.send(from, Body::Unlink { link }, out);
+            }
             return;
         }
         let in_log = welcome.scan_wanted
@@ -180,6 +193,7 @@ impl Replica {
             return;
         }
         down.live = true;
+        down.welcomed = wish;
         down.scanning = welcome.scan_wanted;
         down.sent = welcome.resume_after;
         let learner = down.learner;
