@@ -1,7 +1,7 @@
 //! The configs of a stage: made, offered, and held to rules M as a master would.
 
 use catena_proto::config::{ChainConfig, ChainPhase, KeyRange, Member, accept_chain};
-use catena_proto::ids::{Epoch, NodeId};
+use catena_proto::ids::{Epoch, NodeId, Seq};
 
 use super::world::{SHARD, World};
 use crate::replica::Input;
@@ -105,6 +105,14 @@ impl World {
         let member = chain.is_some_and(|c| c.position(NodeId::new(n)).is_some());
         if member && others == 0 {
             self.foul = self.foul.or(Some("M3: the last copy is lost"));
+        }
+    }
+
+    /// A runtime trims no log above what the replica needs.
+    pub(super) fn judge_trim(&mut self, n: u64, to: Seq) {
+        let replica = self.nodes.get(&n).and_then(|node| node.replica.as_ref());
+        if replica.is_none_or(|r| to > r.log_floor()) {
+            self.foul = self.foul.or(Some("a log is trimmed above its floor"));
         }
     }
 

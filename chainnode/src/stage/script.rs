@@ -206,6 +206,7 @@ fn processes(world: &mut World, words: &[&str]) -> Option<()> {
         }
         ["trim", n, to] => {
             let n = number(n)?;
+            world.judge_trim(n, Seq::new(number(to)?));
             let disk = &mut world.nodes.get_mut(&n)?.disk;
             disk.trim(Seq::new(number(to)?));
             let start = disk.start();

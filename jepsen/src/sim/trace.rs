@@ -97,6 +97,10 @@ impl Trace {
     #[must_use]
     pub fn shrunk(&self, mutant: Option<Mutant>, rule: &str) -> Self {
         let mut lines = self.lines.clone();
+        if self.breaks(mutant) != Some(rule) {
+            // It shows only at the end of a run, or in the clients' history.
+            return self.clone();
+        }
         let mut replays = 0;
         let mut part = lines.len().div_ceil(2).max(1);
         while replays < REPLAYS_MAX {
