@@ -21,6 +21,9 @@ use super::pages;
 use super::shared::{Shard, Shared, Work};
 use crate::replica::{Event, Input, Outputs, Recovered, Replica, Reply, Request, Timer};
 
+/// Requests that wait for the log at most; with more, the replicas decide, and refuse what is too much.
+const REQUESTS_HELD_MAX: usize = 4096;
+
 /// Everything that the driver thread owns.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -31,6 +34,8 @@ pub(crate) struct Driver {
     timers: BTreeSet<(Mono, ShardId, Timer)>,
     armed: BTreeMap<(ShardId, Timer), Mono>,
     shards: BTreeMap<ShardId, Arc<Shard>>,
+    /// Requests that wait for the log's present sync.
+    requests: Vec<(ShardId, Vec<Request>)>,
     round: Round,
 }
 
@@ -61,6 +66,7 @@ impl Driver {
             timers: BTreeSet::new(),
             armed: BTreeMap::new(),
             shards: BTreeMap::new(),
+            requests: Vec::new(),
             round: Round::default(),
         }
     }
@@ -81,7 +87,6 @@ impl Driver {
                 break;
             }
             let mut stop = false;
-            let mut requests: Vec<(ShardId, Vec<Request>)> = Vec::new();
             for work in taken.drain(..) {
                 match work {
                     Work::Requests {
@@ -89,9 +94,9 @@ impl Driver {
                         requests: more,
                     } => {
                         // All requests of a round become one group a shard.
-                        match requests.iter_mut().find(|(s, _)| *s == shard) {
+                        match self.requests.iter_mut().find(|(s, _)| *s == shard) {
                             Some((_, batch)) => batch.extend(more),
-                            None => requests.push((shard, more)),
+                            None => self.requests.push((shard, more)),
                         }
                     }
                     Work::Messages { from, messages } => {
@@ -106,8 +111,13 @@ impl Driver {
                     Work::Stop => stop = true,
                 }
             }
-            for (shard, requests) in requests {
-                self.step(shard, Input::Requests(requests));
+            // While the log syncs, its next sync gathers: taken one by one, requests would be durable no sooner,
+            // and each would cost every member a frame and a sync of its own.
+            let count: usize = self.requests.iter().map(|(_, batch)| batch.len()).sum();
+            if self.log.is_idle() || count >= REQUESTS_HELD_MAX || stop {
+                for (shard, requests) in std::mem::take(&mut self.requests) {
+                    self.step(shard, Input::Requests(requests));
+                }
             }
             self.fire_timers();
             self.hand_out();
