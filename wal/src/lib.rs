@@ -33,8 +33,8 @@
 //! ```
 //! Segments are made whole: filled with zeros and synced under another name. Frames
 //! are groups of records, cuts, resets and metadata of shards; `End` (the
-//! segment goes on in the next), `Mark` (so much is durable) and `Loss` (recovery
-//! found damage) are the log's own. A frame's checksums bind its shard, origin and
+//! segment goes on in the next), `Mark` (so much is durable), `Loss` and `Settled`
+//! (what recovery judged) are the log's own. A frame's checksums bind its shard, origin and
 //! positions, and the place in the log where it lies: a frame in the wrong place
 //! does not validate. What decides between torn and damaged is in `scan`; whom
 //! damage concerns, in `verdict`; what must not go with an old segment, in `trim`.
@@ -42,7 +42,8 @@
 //! # What it cannot tell
 //! A disk that was rolled back as a whole looks like a shorter log; so does one
 //! that lost the last segments entirely. The state's applied position, kept
-//! elsewhere, is the witness against that.
+//! elsewhere, is the witness against that. The last synced batch, as long as nothing
+//! behind it says that it was synced, looks torn when it is damaged: see [`Log::mark`].
 
 mod append;
 mod disk;

@@ -52,6 +52,8 @@ struct Scan<'a, D> {
     /// The largest position that any frame behind the first bad one calls durable; looked for once, since a frame
     /// never speaks of what lies behind itself.
     durable: Option<Position>,
+    /// Reused for every segment.
+    buffer: Vec<u8>,
 }
 
 /// Reads every segment.
@@ -72,6 +74,7 @@ pub(crate) fn scan<D: Disk>(
             ..Scanned::default()
         },
         durable: None,
+        buffer: Vec::new(),
     };
     for i in 0..segments.len() {
         if scan.segment(i)? {
@@ -88,7 +91,8 @@ pub(crate) fn is_empty<D: Disk>(
     log_id: u128,
     segment: Segment,
 ) -> Result<bool, LogError> {
-    let bytes = read_all(disk, segment)?;
+    let mut bytes = Vec::new();
+    read_all(disk, segment, &mut bytes)?;
     Ok(next_header(&bytes, log_id, first(segment)).is_none())
 }
 
@@ -102,6 +106,14 @@ const fn first(segment: Segment) -> Position {
 impl<D: Disk> Scan<'_, D> {
     /// Walks one segment; whether the log ends in it.
     fn segment(&mut self, i: usize) -> Result<bool, LogError> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        read_all(self.disk, self.segments[i], &mut bytes)?;
+        let ends = self.walk(i, &bytes);
+        self.buffer = bytes;
+        ends
+    }
+
+    fn walk(&mut self, i: usize, bytes: &[u8]) -> Result<bool, LogError> {
         let segment = self.segments[i];
         if let Some(before) = i.checked_sub(1).map(|before| self.segments[before].number)
             && before.checked_add(1) != Some(segment.number)
@@ -109,21 +121,20 @@ impl<D: Disk> Scan<'_, D> {
             let what = format!("no segment follows segment {before} of the log");
             self.found.verdict.hole(what);
         }
-        let bytes = read_all(self.disk, segment)?;
-        if segment::read_header(&bytes, self.log_id, segment.number) != Found::Ours {
+        if segment::read_header(bytes, self.log_id, segment.number) != Found::Ours {
             self.found.headless.push(segment.number);
         }
         let mut at = first(segment);
         loop {
             self.found.end = at;
-            match read(&bytes, self.log_id, at) {
+            match read(bytes, self.log_id, at) {
                 Read::Whole(header, _) if header.kind == Kind::End => return Ok(false),
                 Read::Whole(header, payload) => {
                     self.found.verdict.take(&header, payload, at);
                     at.offset = behind(at, &header);
                 }
-                _ if self.durable_behind(&bytes, at, i)? <= at => {
-                    self.torn(&bytes, at, i);
+                _ if self.durable_behind(bytes, at, i)? <= at => {
+                    self.torn(bytes, at, i);
                     return Ok(true);
                 }
                 Read::Damaged(header) => {
@@ -140,7 +151,7 @@ impl<D: Disk> Scan<'_, D> {
                         at.segment, at.offset
                     );
                     self.found.verdict.hole(what);
-                    match next_header(&bytes, self.log_id, at) {
+                    match next_header(bytes, self.log_id, at) {
                         Some((later, _)) => at = later,
                         None => return Ok(false),
                     }
@@ -160,8 +171,9 @@ impl<D: Disk> Scan<'_, D> {
             return Ok(durable);
         }
         let mut durable = newest_word(bytes, self.log_id, at);
+        let mut bytes = Vec::new();
         for segment in &self.segments[i + 1..] {
-            let bytes = read_all(self.disk, *segment)?;
+            read_all(self.disk, *segment, &mut bytes)?;
             durable = durable.max(newest_word(&bytes, self.log_id, first(*segment)));
         }
         self.durable = Some(durable);
@@ -187,11 +199,10 @@ const fn behind(at: Position, header: &Header) -> u32 {
     at.offset.saturating_add(header.frame_bytes() as u32)
 }
 
-fn read_all<D: Disk>(disk: &D, segment: Segment) -> Result<Vec<u8>, LogError> {
-    let mut bytes = vec![0; segment.bytes as usize];
-    disk.read_at(&segment::name(segment.number), 0, &mut bytes)
-        .map_err(LogError::Broken)?;
-    Ok(bytes)
+fn read_all<D: Disk>(disk: &D, segment: Segment, bytes: &mut Vec<u8>) -> Result<(), LogError> {
+    bytes.resize(segment.bytes as usize, 0);
+    disk.read_at(&segment::name(segment.number), 0, bytes)
+        .map_err(LogError::Broken)
 }
 
 /// The valid header at a position, of a frame that lies inside the segment.

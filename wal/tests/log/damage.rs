@@ -321,3 +321,35 @@ fn a_shard_that_was_proven_whole_stays_whole_when_the_proof_is_trimmed() {
     assert_eq!(read(&log, B), [(2, 2, 2)]);
     assert_eq!(read(&log, A).last(), Some(&(36, 36, 3)));
 }
+
+#[test]
+fn what_was_found_void_stays_void_when_the_proof_is_trimmed() {
+    let (mut log, _) = open(SimDisk::default());
+    put(&mut log, &[meta(A, "m"), group(A, 1, 5, 1, 100)]);
+    for i in 1..=7 {
+        put(&mut log, &[group(B, i, i, 9, 900)]);
+    }
+    let (file, at) = (newest(log.disk_mut()), offset(&log));
+    put(&mut log, &[cut(A, 2, 1)]);
+    // In the next segment; without the cut it would look like a continuation of what was trimmed.
+    put(&mut log, &[group(A, 3, 5, 2, 900)]);
+    let mut disk = log.into_disk();
+    assert_eq!(segments(&disk).len(), 2);
+    disk.flip(&file, at + 30, 0);
+    let (mut log, recovered) = open(disk);
+    assert!(recovered.shards[&A].damage.is_some());
+    assert_eq!(read(&log, A), [(1, 5, 1)]);
+    put(&mut log, &[meta(A, "unsynced"), group(A, 6, 6, 3, 100)]);
+    for i in 8..=34 {
+        put(&mut log, &[group(B, i, i, 9, 900)]);
+    }
+    log.trim(|shard| Seq::new(if shard == A { 5 } else { 7 }))
+        .expect("trimmed");
+    let left = segments(log.disk_mut());
+    assert_eq!(left[0], "segment-0000000002", "only the proof went");
+    let range = log.range(A);
+    let (log, recovered) = open(log.into_disk());
+    assert_eq!(recovered.shards[&A].damage, None);
+    assert_eq!(log.range(A), range);
+    assert_eq!(read(&log, A), [(6, 6, 3)]);
+}
