@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::store::{Change, Reads, Space, Span, Store};
+use super::table_list::{self, ListError};
 use super::{EngineError, EngineOptions, meta, rows};
 
 const NAME: &str = "fjall";
@@ -44,6 +45,14 @@ impl FjallStore {
     /// # Errors
     /// [`EngineError`].
     pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Self, EngineError> {
+        // Before fjall looks: it would open without tables that a flipped bit hides, or abort the process.
+        table_list::check(dir).map_err(|error| match error {
+            ListError::Io(why) => failed("open", &Error::Io(why)),
+            why @ ListError::Damaged { .. } => EngineError::Unusable {
+                engine: NAME,
+                why: why.to_string(),
+            },
+        })?;
         Self::try_open(dir, options).map_err(|error| match error {
             Error::Io(_) | Error::Storage(LsmError::Io(_)) | Error::Locked => {
                 failed("open", &error)

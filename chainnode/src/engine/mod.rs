@@ -16,6 +16,7 @@ pub mod open;
 mod rows;
 mod sled;
 mod store;
+mod table_list;
 mod tables;
 mod versions;
 

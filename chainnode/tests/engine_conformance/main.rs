@@ -48,6 +48,7 @@ conforms! {
         a_killed_process_keeps_a_prefix,
         a_torn_file_keeps_a_prefix_or_does_not_open,
         a_flipped_bit_is_never_read,
+        a_hurt_list_of_tables_is_refused,
         a_folder_has_one_user;
 }
 
