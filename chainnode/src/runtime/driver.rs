@@ -15,14 +15,12 @@ use tokio::sync::watch;
 
 use super::apply_thread::{ApplyQueue, ApplyWork};
 use super::clock;
+use super::company::Company;
 use super::link_out::Links;
 use super::log_thread::{LogQueue, LogWork};
 use super::pages;
 use super::shared::{Shard, Shared, Work};
-use crate::replica::{Event, Input, Outputs, Recovered, Replica, Reply, Request, Timer};
-
-/// Requests that wait for the log at most; with more, the replicas decide, and refuse what is too much.
-const REQUESTS_HELD_MAX: usize = 4096;
+use crate::replica::{Event, Input, Outputs, Recovered, Replica, Reply, Timer};
 
 /// Everything that the driver thread owns.
 pub(crate) struct Driver {
@@ -34,8 +32,8 @@ pub(crate) struct Driver {
     timers: BTreeSet<(Mono, ShardId, Timer)>,
     armed: BTreeMap<(ShardId, Timer), Mono>,
     shards: BTreeMap<ShardId, Arc<Shard>>,
-    /// Requests that wait for the log's present sync.
-    requests: Vec<(ShardId, Vec<Request>)>,
+    /// Requests that wait to share a group.
+    company: Company,
     round: Round,
 }
 
@@ -66,7 +64,7 @@ impl Driver {
             timers: BTreeSet::new(),
             armed: BTreeMap::new(),
             shards: BTreeMap::new(),
-            requests: Vec::new(),
+            company: Company::default(),
             round: Round::default(),
         }
     }
@@ -82,22 +80,17 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let mut taken = Vec::new();
         loop {
-            let patience = self.timers.first().map(|(at, ..)| clock::until(*at));
+            let timer = self.timers.first().map(|(at, ..)| *at);
+            let next = timer.into_iter().chain(self.company.next_at()).min();
+            let patience = next.map(clock::until);
             if !shared.inbox.take(&mut taken, patience) {
                 break;
             }
             let mut stop = false;
             for work in taken.drain(..) {
                 match work {
-                    Work::Requests {
-                        shard,
-                        requests: more,
-                    } => {
-                        // All requests of a round become one group a shard.
-                        match self.requests.iter_mut().find(|(s, _)| *s == shard) {
-                            Some((_, batch)) => batch.extend(more),
-                            None => self.requests.push((shard, more)),
-                        }
+                    Work::Requests { shard, requests } => {
+                        self.company.add(shard, requests, clock::now());
                     }
                     Work::Messages { from, messages } => {
                         for message in messages {
@@ -111,14 +104,7 @@ impl Driver {
                     Work::Stop => stop = true,
                 }
             }
-            // While the log syncs, its next sync gathers: taken one by one, requests would be durable no sooner,
-            // and each would cost every member a frame and a sync of its own.
-            let count: usize = self.requests.iter().map(|(_, batch)| batch.len()).sum();
-            if self.log.is_idle() || count >= REQUESTS_HELD_MAX || stop {
-                for (shard, requests) in std::mem::take(&mut self.requests) {
-                    self.step(shard, Input::Requests(requests));
-                }
-            }
+            self.decide();
             self.fire_timers();
             self.hand_out();
             if stop {
@@ -127,6 +113,25 @@ impl Driver {
         }
         self.log.close();
         self.apply.close();
+    }
+
+    /// Hands the replicas the requests that wait no longer.
+    fn decide(&mut self) {
+        let now = clock::now();
+        let shards = &self.shards;
+        let uncommitted = |shard| {
+            shards.get(&shard).map_or(0, |held: &Arc<Shard>| {
+                let replica = held.replica.read();
+                replica.last().get().saturating_sub(replica.commit().get())
+            })
+        };
+        let mut ready = Vec::new();
+        while let Some(batch) = self.company.take_ready(now, uncommitted) {
+            ready.push(batch);
+        }
+        for (shard, requests) in ready {
+            self.step(shard, Input::Requests(requests));
+        }
     }
 
     fn start(&mut self, shard: ShardId, recovered: Recovered) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catena_proto::ids::{LogGeneration, Seq, ShardId};
@@ -29,33 +29,20 @@ pub(crate) enum LogWork {
 
 /// The queue of the log thread: batches in order.
 #[derive(Debug)]
-pub(crate) struct LogQueue {
-    batches: Inbox<Vec<LogWork>>,
-    /// Batches that were pushed and are not yet worked off.
-    under_way: AtomicUsize,
-}
+pub(crate) struct LogQueue(Inbox<Vec<LogWork>>);
 
 impl LogQueue {
     /// An empty queue. What is in it is bounded by what replicas may have uncommitted.
     pub(crate) const fn new() -> Self {
-        Self {
-            batches: Inbox::new(usize::MAX),
-            under_way: AtomicUsize::new(0),
-        }
+        Self(Inbox::new(usize::MAX))
     }
 
     pub(crate) fn push(&self, batch: Vec<LogWork>) {
-        self.under_way.fetch_add(1, Ordering::SeqCst);
-        self.batches.push(batch);
-    }
-
-    /// Whether the log has nothing to do. When that becomes true after a batch, whoever asked for it hears of it.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.under_way.load(Ordering::SeqCst) == 0
+        self.0.push(batch);
     }
 
     pub(crate) fn close(&self) {
-        self.batches.close();
+        self.0.close();
     }
 }
 
@@ -85,9 +72,8 @@ impl LogThread {
     pub(crate) fn run(mut self) {
         let mut taken = Vec::new();
         let mut trimmed = clock::now();
-        while self.queue.batches.take(&mut taken, Some(TRIM_EVERY)) {
-            let batches = taken.len();
-            let done = self.work(taken.drain(..).flatten().collect(), batches);
+        while self.queue.0.take(&mut taken, Some(TRIM_EVERY)) {
+            let done = self.work(taken.drain(..).flatten().collect());
             let done = done.and_then(|()| {
                 if clock::now().since(trimmed) >= TRIM_EVERY {
                     trimmed = clock::now();
@@ -103,7 +89,7 @@ impl LogThread {
         }
     }
 
-    fn work(&mut self, batch: Vec<LogWork>, batches: usize) -> Result<(), LogError> {
+    fn work(&mut self, batch: Vec<LogWork>) -> Result<(), LogError> {
         let mut entries = Vec::with_capacity(batch.len());
         let mut touched = BTreeMap::new();
         let mut reads = Vec::new();
@@ -138,8 +124,6 @@ impl LogThread {
                 })?;
             }
         }
-        // Before the completions go out: they are what wakes the driver to look at it.
-        self.queue.under_way.fetch_sub(batches, Ordering::SeqCst);
         for (shard, durable) in touched {
             self.durable.insert(shard, durable);
             let Durable {

@@ -13,6 +13,7 @@
 mod admin;
 mod apply_thread;
 mod clock;
+mod company;
 mod configs;
 mod driver;
 pub mod folder;
