@@ -7,7 +7,8 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["config", "chain", "kv", "admin"].map(|n| format!("proto/catena/v1/{n}.proto"));
+    let files = ["config", "chain", "kv", "admin", "control", "raft"]
+        .map(|n| format!("proto/catena/v1/{n}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -4,3 +4,4 @@
 //! first cluster state; every later one is a change of the one before.
 
 pub mod bootstrap;
+pub mod state;

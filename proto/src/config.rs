@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, ConfigVersion, DiskId, Epoch, Generation, NodeId, ShardId};
 use crate::limits;
 
 /// A member of a chain: a node with a certain disk, for one stint (rule C4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -23,7 +24,7 @@ pub struct Member {
 }
 
 /// Whether a chain may serve in this epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ChainPhase {
     /// The first epoch of a shard: members set up empty replicas, nobody serves (rule C4).
     Creating,
@@ -32,7 +33,7 @@ pub enum ChainPhase {
 }
 
 /// Keys from `start` (inclusive) to `end` (exclusive; `None` is the end of the key space).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyRange {
     /// First key of the range; empty is the beginning of the key space.
     pub start: Bytes,
@@ -64,7 +65,7 @@ impl KeyRange {
 }
 
 /// One chain's configuration at one epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChainConfig {
     /// The shard that the chain replicates.
     pub shard: ShardId,
@@ -206,7 +207,7 @@ impl ChainConfig {
 }
 
 /// How to reach a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
     /// The node.
     pub node: NodeId,
@@ -221,7 +222,7 @@ pub struct NodeInfo {
 }
 
 /// A node that follows a chain from outside, to become a member (rule M4). Not governed by the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Learner {
     /// The shard it follows.
     pub shard: ShardId,
@@ -232,7 +233,7 @@ pub struct Learner {
 }
 
 /// Cluster settings that nodes need; typed, each with a default and bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// L of the rules R, in milliseconds; at most `L_max`.
     pub lease_ms: u64,
@@ -293,7 +294,9 @@ impl Settings {
 }
 
 /// A position in the history of cluster states: (generation, version), in this order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct ConfigPosition {
     /// Raised by a restore from backup.
     pub generation: Generation,
@@ -302,7 +305,7 @@ pub struct ConfigPosition {
 }
 
 /// The whole cluster state as far as nodes and clients need it: what a snapshot object holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {
     /// The cluster it belongs to; a foreign one is refused (FAULTS 25).
     pub cluster: ClusterId,
@@ -319,7 +322,7 @@ pub struct ClusterConfig {
 }
 
 /// One independent part of a delta; each is accepted or refused by itself (DESIGN §4.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeltaItem {
     /// A chain's new configuration; applied only if its epoch is higher (C1).
     Chain(ChainConfig),
@@ -334,7 +337,7 @@ pub enum DeltaItem {
 }
 
 /// The way from one cluster state to a later one; it names its base.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// The cluster it belongs to.
     pub cluster: ClusterId,

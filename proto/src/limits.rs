@@ -61,6 +61,10 @@ pub const CHAIN_MEMBERS_MAX: usize = 7;
 pub const SHARDS_MAX: usize = 100_000;
 /// Most nodes in a cluster configuration.
 pub const NODES_MAX: usize = 10_000;
+/// Most items of one delta: every chain with its learners, every node, and the settings.
+pub const DELTA_ITEMS_MAX: usize = 2 * SHARDS_MAX + 2 * NODES_MAX + 1;
+/// Most alarms in one report; more say nothing more.
+pub const REPORT_ALARMS_MAX: usize = 64;
 
 /// Bytes of records that a head lets wait for commit before it refuses writes early with a retry hint.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;

@@ -51,6 +51,43 @@ impl wire::admin_server::Admin for AdminService {
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         }))
     }
+
+    async fn master_status(
+        &self,
+        _: Request<wire::MasterStatusRequest>,
+    ) -> Result<Response<wire::MasterStatusResponse>, Status> {
+        Err(self.not_a_master())
+    }
+
+    async fn change_chain(
+        &self,
+        _: Request<wire::ChangeChainRequest>,
+    ) -> Result<Response<wire::ChangeChainResponse>, Status> {
+        Err(self.not_a_master())
+    }
+
+    type EventsStream = futures::stream::Empty<Result<wire::ControlEvent, Status>>;
+
+    async fn events(
+        &self,
+        _: Request<wire::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        Err(self.not_a_master())
+    }
+
+    async fn switch_controller(
+        &self,
+        _: Request<wire::SwitchControllerRequest>,
+    ) -> Result<Response<wire::SwitchControllerResponse>, Status> {
+        Err(self.not_a_master())
+    }
+}
+
+impl AdminService {
+    fn not_a_master(&self) -> Status {
+        let node = self.shared.me.node;
+        Status::unimplemented(format!("this is node {node}: a master answers that"))
+    }
 }
 
 fn replica_status(shard: &Shard) -> Option<wire::ReplicaStatus> {

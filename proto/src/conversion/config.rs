@@ -325,7 +325,7 @@ impl TryFrom<wire::Delta> for ParsedDelta {
 
     /// Refuses the delta as a whole only if cluster, base or target cannot be read, or it has too many items.
     fn try_from(from: wire::Delta) -> Result<Self, ParseError> {
-        let items_max = 2 * (limits::NODES_MAX + limits::SHARDS_MAX) + 1;
+        let items_max = limits::DELTA_ITEMS_MAX;
         let mut delta = Delta {
             cluster: ClusterId::from_slice(&from.cluster_id)?,
             base: from.base.ok_or(ParseError::Missing("base"))?.into(),

@@ -5,6 +5,7 @@
 
 pub mod chain;
 pub mod config;
+pub mod control;
 pub mod kv;
 pub mod pipe;
 
