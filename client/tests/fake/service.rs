@@ -303,4 +303,34 @@ impl Admin for Node {
             ..wire::NodeStatusResponse::default()
         }))
     }
+
+    async fn master_status(
+        &self,
+        _: tonic::Request<wire::MasterStatusRequest>,
+    ) -> Result<Response<wire::MasterStatusResponse>, Status> {
+        Err(Status::unimplemented("a node"))
+    }
+
+    async fn change_chain(
+        &self,
+        _: tonic::Request<wire::ChangeChainRequest>,
+    ) -> Result<Response<wire::ChangeChainResponse>, Status> {
+        Err(Status::unimplemented("a node"))
+    }
+
+    type EventsStream = futures::stream::Empty<Result<wire::ControlEvent, Status>>;
+
+    async fn events(
+        &self,
+        _: tonic::Request<wire::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        Err(Status::unimplemented("a node"))
+    }
+
+    async fn switch_controller(
+        &self,
+        _: tonic::Request<wire::SwitchControllerRequest>,
+    ) -> Result<Response<wire::SwitchControllerResponse>, Status> {
+        Err(Status::unimplemented("a node"))
+    }
 }
