@@ -58,6 +58,10 @@ number! {
     NodeId
 }
 number! {
+    /// A `master` process, stable over restarts; its place in the list of masters, from 1.
+    MasterId
+}
+number! {
     /// A contiguous range of the key space, replicated by one chain.
     ShardId
 }
