@@ -12,6 +12,7 @@ pub mod limits;
 pub mod message;
 pub mod op;
 pub mod record;
+pub mod redirect;
 pub mod report;
 pub mod snapshot;
 pub mod time;
