@@ -16,6 +16,8 @@ use super::shared::{Shard, Shared};
 /// The `Admin` service.
 pub(crate) struct AdminService {
     pub(crate) shared: Arc<Shared>,
+    /// As the node was started with them.
+    pub(crate) masters: Vec<String>,
 }
 
 #[tonic::async_trait]
@@ -49,6 +51,7 @@ impl wire::admin_server::Admin for AdminService {
             replicas,
             alarms,
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            masters: self.masters.clone(),
         }))
     }
 

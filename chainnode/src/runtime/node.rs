@@ -178,7 +178,12 @@ impl Node {
             pages,
             stopping.clone(),
         ));
-        let server = tokio::spawn(serve(Arc::clone(&shared), grpc, stopping));
+        let server = tokio::spawn(serve(
+            Arc::clone(&shared),
+            config.masters,
+            grpc,
+            stopping,
+        ));
         threads.push(spawn(&shared, "catena-spare", {
             let shared = Arc::clone(&shared);
             move || log_thread::keep_spare(&shared, log_dir, options)
@@ -452,6 +457,7 @@ fn recover_shard(
 
 async fn serve(
     shared: Arc<Shared>,
+    masters: Vec<String>,
     listener: TcpListener,
     stop: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
@@ -473,7 +479,7 @@ async fn serve(
     .max_encoding_message_size(2 * limits::PIPE_FRAME_BYTES_MAX);
     let chain = wire::chain_server::ChainServer::new(ChainService::new(Arc::clone(&shared)))
         .max_decoding_message_size(limits::LINK_FRAME_BYTES_MAX);
-    let admin = wire::admin_server::AdminServer::new(AdminService { shared });
+    let admin = wire::admin_server::AdminServer::new(AdminService { shared, masters });
     let mut server = tonic::transport::Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
