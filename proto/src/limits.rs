@@ -50,8 +50,11 @@ pub const STATUS_DETAILS_BYTES_MAX: usize = 8 << 10;
 
 /// Slots of one session: as many requests can one SDK client have under way per shard.
 pub const SESSION_SLOTS_MAX: u16 = 1024;
-/// Sessions of one shard; an opener beyond it is refused. At 64 bytes a slot in use this bounds memory in practice.
+/// Sessions of one shard; an opener beyond it is refused.
 pub const SESSIONS_PER_SHARD_MAX: usize = 10_000;
+/// Slots in use of all sessions of one shard; a request that needs one more is refused. At 64 bytes each they, and a
+/// page of rows, fit one frame of a link: a learner gets them together, of one moment (M4).
+pub const SLOTS_PER_SHARD_MAX: usize = 65_536;
 /// A session that made no request for this much log time is closed by a logged record.
 pub const SESSION_IDLE_LOG_MS: u64 = 10 * 60 * 1000;
 
@@ -118,6 +121,12 @@ fn rate_error(span: Duration) -> Duration {
     // Rounded up: both directions must be on the safe side.
     Duration::from_nanos((nanos / 1_000_000 + 1).saturating_mul(CLOCK_RATE_ERROR_PPM))
 }
+
+const _: () = assert!(
+    SLOTS_PER_SHARD_MAX * 64 + SESSIONS_PER_SHARD_MAX * 32 + SCAN_PAGE_BYTES_MAX + VALUE_BYTES_MAX
+        < LINK_FRAME_BYTES_MAX,
+    "the first page of a scan fits one frame of a link"
+);
 
 #[cfg(test)]
 mod tests {

@@ -191,6 +191,16 @@ impl Replica {
         out: &mut Outputs,
     ) -> Result<bool, Refusal> {
         match self.sessions.look_up(id) {
+            Seen::New
+                if self
+                    .sessions
+                    .lacks_room_for(id, limits::SLOTS_PER_SHARD_MAX) =>
+            {
+                Err(Refusal::SlotsExhausted {
+                    shard: self.id.shard,
+                    max: limits::SLOTS_PER_SHARD_MAX,
+                })
+            }
             Seen::New => Ok(false),
             Seen::Done(_) if self.planted(Mutant::RetryWithoutDedupe) => Ok(false),
             Seen::Superseded => Err(Refusal::Superseded),

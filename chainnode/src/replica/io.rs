@@ -359,6 +359,16 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// The shard's sessions use as many slots as they may. Nothing was done.
+    #[error(
+        "the sessions of shard {shard} use {max} slots, as many as they may: use fewer at once, or wait for idle sessions to expire"
+    )]
+    SlotsExhausted {
+        /// The shard.
+        shard: ShardId,
+        /// The limit.
+        max: usize,
+    },
     /// The deadline had passed before any work was done.
     #[error("the deadline passed before the request was looked at")]
     DeadlinePassed,

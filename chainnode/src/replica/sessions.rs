@@ -47,12 +47,14 @@ pub(super) enum Seen {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sessions {
     open: BTreeMap<SessionId, Session>,
+    /// Slots of all open sessions that hold a result.
+    slots_used: usize,
     undo: VecDeque<(Seq, Undo)>,
 }
 
 impl Sessions {
     pub(super) fn new(states: Vec<SessionState>) -> Self {
-        let open = states
+        let open: BTreeMap<SessionId, Session> = states
             .into_iter()
             .map(|s| {
                 let slots = s.slots.into_iter().map(|slot| (slot.slot, slot)).collect();
@@ -66,6 +68,7 @@ impl Sessions {
             })
             .collect();
         Self {
+            slots_used: open.values().map(|s| s.slots.len()).sum(),
             open,
             undo: VecDeque::new(),
         }
@@ -86,6 +89,15 @@ impl Sessions {
         }
     }
 
+    /// Whether a request would need a slot beyond `max` of the whole shard.
+    pub(super) fn lacks_room_for(&self, request: RequestId, max: usize) -> bool {
+        let held = self
+            .open
+            .get(&request.session)
+            .is_some_and(|s| s.slots.contains_key(&request.slot));
+        !held && self.slots_used >= max
+    }
+
     pub(super) fn contains(&self, session: SessionId) -> bool {
         self.open.contains_key(&session)
     }
@@ -102,6 +114,7 @@ impl Sessions {
                 outcome: record.outcome,
             };
             let before = session.slots.insert(request.slot, state);
+            self.slots_used += usize::from(before.is_none());
             let used = std::mem::replace(&mut session.used, record.at);
             let undo = Undo::Slot {
                 session: request.session,
@@ -126,6 +139,7 @@ impl Sessions {
             }
             SessionChange::Close(id) => {
                 if let Some(session) = self.open.remove(&id) {
+                    self.slots_used -= session.slots.len();
                     self.undo.push_back((seq, Undo::Closed(id, session)));
                 }
             }
@@ -146,7 +160,10 @@ impl Sessions {
                         session.used = used;
                         match before {
                             Some(state) => session.slots.insert(slot, state),
-                            None => session.slots.remove(&slot),
+                            None => {
+                                self.slots_used -= 1;
+                                session.slots.remove(&slot)
+                            }
                         };
                     }
                 }
@@ -154,6 +171,7 @@ impl Sessions {
                     self.open.remove(&id);
                 }
                 Undo::Closed(id, session) => {
+                    self.slots_used += session.slots.len();
                     self.open.insert(id, session);
                 }
             }
@@ -221,6 +239,27 @@ mod tests {
         assert_eq!(sessions.look_up(request(1)), Seen::New);
         sessions.cut(Seq::ZERO);
         assert_eq!(sessions.look_up(request(1)), Seen::UnknownSession);
+    }
+
+    #[test]
+    fn slots_in_use_are_counted_through_cuts_and_closes() {
+        let id = |slot| RequestId {
+            slot: SlotNo::new(slot),
+            ..request(1)
+        };
+        let mut sessions = Sessions::default();
+        sessions.add(Seq::new(1), &record(None, SessionChange::Open));
+        assert!(!sessions.lacks_room_for(id(0), 1));
+        sessions.add(Seq::new(2), &record(Some(id(0)), SessionChange::None));
+        assert!(!sessions.lacks_room_for(id(0), 1), "it has its slot");
+        assert!(sessions.lacks_room_for(id(1), 1));
+        let close = record(None, SessionChange::Close(SessionId::new(1)));
+        sessions.add(Seq::new(3), &close);
+        assert!(!sessions.lacks_room_for(id(1), 1));
+        sessions.cut(Seq::new(2));
+        assert!(sessions.lacks_room_for(id(1), 1), "the close was cut");
+        sessions.cut(Seq::new(1));
+        assert!(!sessions.lacks_room_for(id(1), 1), "the request was cut");
     }
 
     #[test]

@@ -318,7 +318,9 @@ impl Shared {
             Refusal::Overloaded { .. } => Reason::Overloaded,
             Refusal::UnknownSession => Reason::UnknownSession,
             Refusal::Superseded => Reason::Superseded,
-            Refusal::SessionsExhausted { .. } => Reason::SessionsExhausted,
+            Refusal::SessionsExhausted { .. } | Refusal::SlotsExhausted { .. } => {
+                Reason::SessionsExhausted
+            }
             Refusal::DeadlinePassed => Reason::Deadline,
             Refusal::ReadOnly => Reason::ReadOnly,
             Refusal::Interrupted => Reason::Interrupted,
