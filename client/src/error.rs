@@ -67,6 +67,12 @@ pub enum Cause {
     /// A stale read could not keep the bound it was asked to keep.
     #[error("too stale: {0}")]
     TooStale(String),
+    /// The master refuses a change: a rule, or the state, forbids it.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// There is no such chain, node or master.
+    #[error("{0}")]
+    NoSuch(String),
     /// The node failed in a way that it did not foresee, or its answer makes no sense.
     #[error("internal: {0}")]
     Internal(String),
@@ -143,6 +149,8 @@ impl Cause {
             Self::ForeignCluster(_) => "foreign_cluster",
             Self::ReadOnly(_) => "read_only",
             Self::TooStale(_) => "too_stale",
+            Self::Refused(_) => "refused",
+            Self::NoSuch(_) => "not_found",
             Self::Internal(_) => "internal",
         }
     }
@@ -164,6 +172,8 @@ impl Cause {
             | Self::Overflow
             | Self::ValueTooLarge
             | Self::ForeignCluster(_)
+            | Self::Refused(_)
+            | Self::NoSuch(_)
             | Self::Internal(_) => false,
         }
     }
@@ -185,6 +195,8 @@ impl Cause {
             Self::ForeignCluster(_) => "use the endpoints of one cluster only",
             Self::ReadOnly(_) => "make room on the node's disk",
             Self::TooStale(_) => "allow a larger lag, or read linearizably",
+            Self::Refused(_) => "the message names the rule; `catena status` shows the chain",
+            Self::NoSuch(_) => "`catena chain list` and `catena node list` name those there are",
             Self::Internal(_) => "look into the node's log",
         }
     }

@@ -2,6 +2,7 @@
 //! stream to each node it needs, and gives every operation one of three outcomes:
 //! `Ok`, [`Error::Failed`] or [`Error::Unknown`].
 
+mod admin;
 mod answer;
 mod client;
 mod contact;
@@ -19,6 +20,7 @@ mod shared;
 mod status;
 mod topology;
 
+pub use admin::{Events, Masters, Told, status_at};
 pub use answer::{Consistency, Counter, Deleted, ScanRange, ScanRow, Swap, Value, Written};
 pub use catena_proto::call::Freshness;
 pub use catena_proto::config::{ChainConfig, KeyRange, NodeInfo};

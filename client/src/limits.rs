@@ -34,6 +34,8 @@ pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A member that was not ready is left alone for this long; then one read tries it again.
 pub(crate) const AVOID: Duration = Duration::from_millis(200);
+/// How long a master may take to accept a connection, or to answer a question that changes nothing; then the next one is asked.
+pub(crate) const MASTER_TRY: Duration = Duration::from_secs(1);
 /// Routes are asked for at most this often: a burst of failures is one question.
 pub(crate) const REFRESH_EVERY: Duration = Duration::from_millis(50);
 /// How long a node may take to answer for its routes; then the next one is asked.
