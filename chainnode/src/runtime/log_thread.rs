@@ -160,6 +160,8 @@ impl LogThread {
                         self.shared.inbox.push(Work::ReadOnly(true));
                         told = true;
                     }
+                    // What the state has flushed since may be all that stands in the way.
+                    self.trim()?;
                     std::thread::sleep(ROOM_EVERY);
                 }
                 done => {
