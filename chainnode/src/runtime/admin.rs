@@ -133,6 +133,8 @@ pub(crate) async fn serve_http(
     listener: tokio::net::TcpListener,
     stop: tokio::sync::watch::Receiver<bool>,
 ) {
+    #[cfg(feature = "testing")]
+    let switched = Arc::clone(&shared);
     let (ready, metrics) = (Arc::clone(&shared), shared);
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -154,6 +156,18 @@ pub(crate) async fn serve_http(
                 async move { ([(axum::http::header::CONTENT_TYPE, kind)], text) }
             }),
         );
+    #[cfg(feature = "testing")]
+    let router = router.route(
+        "/debug/testing/refuse-configs",
+        axum::routing::post(move |uri: axum::http::Uri| {
+            let query = uri.query().unwrap_or_default();
+            let answer = match super::switch::set_by_query(&switched, query) {
+                Ok(said) => (StatusCode::OK, said),
+                Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
+            };
+            async move { answer }
+        }),
+    );
     let served = axum::serve(listener, router).with_graceful_shutdown(stopped(stop));
     if let Err(why) = served.await {
         tracing::warn!(%why, "the HTTP pages are gone; serving goes on");

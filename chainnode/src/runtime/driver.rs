@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use catena_proto::config::{ChainConfig, ClusterConfig};
 use catena_proto::ids::{NodeId, ShardId};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use super::apply_thread::{ApplyQueue, ApplyWork};
 use super::clock;
 use super::company::Company;
+use super::fellows;
 use super::link_out::Links;
 use super::log_thread::{LogQueue, LogWork};
 use super::pages;
@@ -35,6 +37,8 @@ pub(crate) struct Driver {
     /// Requests that wait to share a group.
     company: Company,
     round: Round,
+    /// A chain changed in this round: so may have the node's fellows.
+    chains_moved: bool,
 }
 
 /// What one round has to hand out.
@@ -66,6 +70,7 @@ impl Driver {
             shards: BTreeMap::new(),
             company: Company::default(),
             round: Round::default(),
+            chains_moved: false,
         }
     }
 
@@ -100,7 +105,11 @@ impl Driver {
                     Work::Input { shard, input } => self.step(shard, input),
                     Work::LinkLost { to } => self.step_all(|| Input::LinkLost { to }),
                     Work::Config(config) => self.on_config(&config),
-                    Work::ReadOnly(read_only) => self.step_all(|| Input::ReadOnly(read_only)),
+                    Work::ReadOnly(read_only) => {
+                        self.shared.read_only.store(read_only, Ordering::Relaxed);
+                        self.shared.changed.notify_one();
+                        self.step_all(|| Input::ReadOnly(read_only));
+                    }
                     Work::Stop => stop = true,
                 }
             }
@@ -172,6 +181,7 @@ impl Driver {
         }
         let settings = self.shared.lease_settings();
         self.step_all(|| Input::Settings(settings));
+        self.chains_moved = true;
     }
 
     fn step_all(&mut self, input: impl Fn() -> Input) {
@@ -257,7 +267,11 @@ impl Driver {
             }
             self.timers.insert((at, id, timer));
         }
+        if !out.events.is_empty() {
+            self.shared.changed.notify_one();
+        }
         for event in out.events.drain(..) {
+            self.chains_moved |= matches!(event, Event::EpochEntered { .. });
             tell(id, &event);
         }
     }
@@ -274,7 +288,28 @@ impl Driver {
         }
     }
 
+    /// Who shares a chain with this node, by the config and by what is in force: either may be newer.
+    fn renew_fellows(&self) {
+        let config = self.shared.config();
+        let me = self.shared.me;
+        let mut found = BTreeSet::new();
+        let mut add = |chain: &ChainConfig| {
+            fellows::of_chain(&mut found, chain, &config.learners, me.node, me.disk);
+        };
+        config.chains.values().for_each(&mut add);
+        for shard in self.shards.values() {
+            if let Some(chain) = shard.replica.read().chain() {
+                add(chain);
+            }
+        }
+        self.shared.fellows.renew(found, &config);
+        self.shared.changed.notify_one();
+    }
+
     fn hand_out(&mut self) {
+        if std::mem::take(&mut self.chains_moved) {
+            self.renew_fellows();
+        }
         let round = &mut self.round;
         for (to, messages) in std::mem::take(&mut round.messages) {
             self.links.send(to, messages);

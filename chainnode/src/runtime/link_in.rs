@@ -7,11 +7,12 @@ use std::time::Duration;
 use catena_proto::conversion::chain::LinkOpen;
 use catena_proto::errors::{Reason, Refusal};
 use catena_proto::ids::NodeId;
-use catena_proto::message::Message;
+use catena_proto::message::{Body, Message};
 use catena_proto::wire;
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::clock;
 use super::link_queue::weight;
 use super::shared::{Shared, Work};
 
@@ -64,12 +65,41 @@ impl ChainService {
             *newest += 1;
             *newest
         };
+        let ended = self.hand_over(from, stream, frames).await;
+        if self.is_newest(from, stream) && self.shared.fellows.lose(from) {
+            self.shared.changed.notify_one();
+        }
+        ended
+    }
+
+    /// No newer stream of this fellow is there.
+    fn is_newest(&self, from: NodeId, stream: u64) -> bool {
+        self.streams.lock().get(&from) == Some(&stream)
+    }
+
+    async fn hand_over(
+        &self,
+        from: NodeId,
+        stream: u64,
+        frames: &mut Streaming<wire::LinkFrame>,
+    ) -> Result<(), Status> {
+        let link = self.shared.fellows.link(from);
+        if link.hear(clock::now()) {
+            self.shared.changed.notify_one();
+        }
         while let Some(frame) = frames.message().await? {
             // What an older stream still holds must not fall between the frames of a newer one.
-            if self.streams.lock().get(&from) != Some(&stream) {
+            if !self.is_newest(from, stream) {
                 return Err(invalid("a newer stream has taken its place"));
             }
-            let messages = frame
+            if link.hear(clock::now()) {
+                self.shared.changed.notify_one();
+            }
+            if frame.messages.is_empty() {
+                // It only says that the fellow lives.
+                continue;
+            }
+            let mut messages = frame
                 .messages
                 .into_iter()
                 .map(Message::try_from)
@@ -78,11 +108,17 @@ impl ChainService {
                     tracing::warn!(%from, why = %e, "a frame of a fellow is refused");
                     invalid(&e.to_string())
                 })?;
+            if !self.shared.switch.is_off() {
+                // A test wants no newer config here, not even one that a fellow teaches (C3).
+                messages.retain(|m| !matches!(m.body, Body::Refuse(_)));
+            }
             let weight = messages.iter().map(weight).sum();
             let mut work = Work::Messages { from, messages };
             while let Err(full) = self.shared.inbox.offer(work, weight) {
                 work = full.0;
                 tokio::time::sleep(BACK_PRESSURE).await;
+                // A full inbox here says nothing about the fellow.
+                link.hear(clock::now());
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ use catena_proto::{limits, wire};
 use tonic::transport::{Channel, Endpoint};
 
 use super::clock;
+use super::fellows;
 use super::link_queue::LinkQueue;
 use super::shared::{Shared, Work};
 
@@ -132,6 +133,16 @@ impl Outgoing {
         }
     }
 
+    /// Keeps the link of a fellow busy, so that silence means something.
+    async fn beat(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(fellows::beat_every(&self.shared.config())).await;
+            if self.shared.fellows.contains(self.to) {
+                self.queue.beat();
+            }
+        }
+    }
+
     /// One stream, until it breaks; why it did.
     async fn stream(&self, channel: Channel) -> String {
         let me = self.shared.me;
@@ -156,8 +167,12 @@ impl Outgoing {
                 Err(status) => status.message().to_owned(),
             },
             () = self.shared.closed() => return "the node stops".to_owned(),
+            never = self.beat() => match never {},
         };
         self.queue.disconnect();
+        if self.shared.fellows.lose(to) {
+            self.shared.changed.notify_one();
+        }
         self.shared.inbox.push(Work::LinkLost { to });
         why
     }

@@ -34,6 +34,10 @@ struct Queue {
     /// Something was dropped since the fellow was last told from the beginning.
     lost: bool,
     ended: bool,
+    /// Something was sent since the last beat.
+    busy: bool,
+    /// An empty frame is due.
+    beat: bool,
     writer: Option<Waker>,
 }
 
@@ -41,6 +45,7 @@ impl Queue {
     fn clear(&mut self) {
         self.messages.clear();
         self.bytes = 0;
+        self.beat = false;
     }
 
     fn break_down(&mut self) -> Option<Waker> {
@@ -101,6 +106,20 @@ impl LinkQueue {
         }
     }
 
+    /// Sends an empty frame if nothing else was sent since the last beat, and nothing waits.
+    pub(crate) fn beat(&self) {
+        let mut queue = self.0.lock();
+        if std::mem::take(&mut queue.busy) || !queue.messages.is_empty() {
+            return;
+        }
+        queue.beat = true;
+        let woken = queue.writer.take();
+        drop(queue);
+        if let Some(writer) = woken {
+            writer.wake();
+        }
+    }
+
     /// Nobody will send to this fellow at this address any more.
     pub(crate) fn end(&self) {
         let mut queue = self.0.lock();
@@ -141,6 +160,9 @@ impl Stream for Frames {
             if queue.stream != Some(this.stream) {
                 return Poll::Ready(None);
             }
+            if queue.messages.is_empty() && std::mem::take(&mut queue.beat) {
+                return Poll::Ready(Some(frame));
+            }
             if queue.messages.is_empty() {
                 queue.writer = Some(context.waker().clone());
                 return Poll::Pending;
@@ -153,6 +175,7 @@ impl Stream for Frames {
             // A frame takes at least one message.
             let count = fits.count().max(1);
             let packed: Vec<_> = queue.messages.drain(..count).collect();
+            (queue.busy, queue.beat) = (true, false);
             queue.bytes -= packed.iter().map(|(_, weight)| weight).sum::<usize>();
             packed
         };

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::clock;
+use super::report;
 use super::shared::Shared;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +41,9 @@ pub(crate) struct Metrics {
     /// Bytes of the log on disk.
     pub(crate) log_bytes: Gauge,
     connections: Gauge,
+    config_version: Gauge,
+    config_effective_version: Gauge,
+    master_connected: Gauge,
     last: Family<ShardLabel, Gauge>,
     commit: Family<ShardLabel, Gauge>,
     applied: Family<ShardLabel, Gauge>,
@@ -74,6 +78,23 @@ impl Default for Metrics {
             Unit::Bytes,
             log_bytes.clone(),
         );
+        let (config_version, config_effective_version) = (Gauge::default(), Gauge::default());
+        let master_connected = Gauge::default();
+        registry.register(
+            "config_version",
+            "Version of the cluster state that is accepted and persisted",
+            config_version.clone(),
+        );
+        registry.register(
+            "config_effective_version",
+            "Version of the cluster state that is in force on every replica that it names",
+            config_effective_version.clone(),
+        );
+        registry.register(
+            "master_connected",
+            "1 while a master's subscription is open",
+            master_connected.clone(),
+        );
         registry.register("connections", "Open client pipes", connections.clone());
         let mut by_shard = |name: &str, help: &str| {
             let family = Family::<ShardLabel, Gauge>::default();
@@ -95,6 +116,9 @@ impl Default for Metrics {
             refusals,
             log_bytes,
             connections,
+            config_version,
+            config_effective_version,
+            master_connected,
             last,
             commit,
             applied,
@@ -156,6 +180,12 @@ pub(crate) fn render(shared: &Shared) -> String {
     metrics
         .connections
         .set(gauge(shared.connection_count() as u64));
+    let version = shared.config().position.version;
+    metrics.config_version.set(gauge(version.get()));
+    let effective = report::effective(shared).version;
+    metrics.config_effective_version.set(gauge(effective.get()));
+    let connected = shared.master_connected.load(Ordering::Relaxed);
+    metrics.master_connected.set(i64::from(connected));
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &metrics.registry.lock());

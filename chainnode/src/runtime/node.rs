@@ -19,6 +19,7 @@ use super::admin::{self, AdminService};
 use super::apply_thread::{ApplyQueue, ApplyThread};
 use super::clock;
 use super::configs::{self, Acceptor};
+use super::control::{Control, Myself};
 use super::driver::Driver;
 use super::folder::{Folder, FolderError};
 use super::forward::Forwarder;
@@ -26,8 +27,10 @@ use super::kv::KvService;
 use super::link_in::ChainService;
 use super::link_out::{Links, WINDOW_BYTES};
 use super::log_thread::{self, Durable, LogQueue, LogThread};
+use super::masters::Masters;
 use super::pages::session_state;
 use super::pipe::PipeService;
+use super::report::Reporter;
 use super::shared::{Fatal, Held, Me, Shared, Work};
 use super::store::{SnapshotStore, StoreError};
 use crate::engine::{self, EngineError, EngineKind, EngineOptions, SharedEngine};
@@ -54,6 +57,13 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// The HTTP address to listen on; port 0 takes any.
     pub http: SocketAddr,
+    /// The gRPC address that others reach it at, `host:port`; the address it listens on if `None`.
+    pub advertise: Option<String>,
+    /// The HTTP address that others reach it at, `host:port`; if `None`, the address it listens on, with the host
+    /// of `advertise` when it listens on all.
+    pub http_advertise: Option<String>,
+    /// Its failure domain; empty when unset.
+    pub zone: String,
     /// The masters; none is fine.
     pub masters: Vec<String>,
     /// Where snapshots of the cluster's state are, if anywhere.
@@ -168,22 +178,26 @@ impl Node {
         let (shards, mut threads) = start_threads(&shared, &engine, log, recovered)?;
         drop(engine);
         tracing::info!(shards, "recovered");
-        let acceptor = Acceptor::new(Arc::clone(&shared), config_dir);
-        if let Some(store) = store {
-            tokio::spawn(acceptor.follow_store(store));
+        let acceptor = Arc::new(Acceptor::new(Arc::clone(&shared), config_dir));
+        if let Some(store) = store.clone() {
+            tokio::spawn(Arc::clone(&acceptor).follow_store(store));
         }
+        let control = Control {
+            shared: Arc::clone(&shared),
+            acceptor,
+            store,
+            masters: Masters::new(config.masters.clone()),
+            myself: myself(&config, addr, http),
+            reporter: Reporter::new(Arc::clone(&shared)),
+        };
+        tokio::spawn(control.run());
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(admin::serve_http(
             Arc::clone(&shared),
             pages,
             stopping.clone(),
         ));
-        let server = tokio::spawn(serve(
-            Arc::clone(&shared),
-            config.masters,
-            grpc,
-            stopping,
-        ));
+        let server = tokio::spawn(serve(Arc::clone(&shared), config.masters, grpc, stopping));
         threads.push(spawn(&shared, "catena-spare", {
             let shared = Arc::clone(&shared);
             move || log_thread::keep_spare(&shared, log_dir, options)
@@ -197,6 +211,22 @@ impl Node {
             server,
             gone,
         })
+    }
+}
+
+/// How the node says that it is reached.
+fn myself(config: &NodeConfig, addr: SocketAddr, http: SocketAddr) -> Myself {
+    let advertised = config.advertise.clone().unwrap_or_else(|| addr.to_string());
+    let host = advertised.rsplit_once(':').map(|(host, _)| host);
+    let http = match (&config.http_advertise, host) {
+        (Some(named), _) => named.clone(),
+        (None, Some(host)) if http.ip().is_unspecified() => format!("{host}:{}", http.port()),
+        (None, _) => http.to_string(),
+    };
+    Myself {
+        addr: advertised,
+        http,
+        zone: config.zone.clone(),
     }
 }
 
@@ -333,7 +363,7 @@ async fn first_config(
         return (found, "disk");
     }
     if store.is_none() {
-        tracing::warn!("no config on disk and no snapshot store: waiting");
+        tracing::warn!("no config on disk and no snapshot store: waiting for a master");
     }
     // The store is read by `follow_store`, through the one place where configs are accepted.
     (ClusterConfig::empty(config.cluster), "none")

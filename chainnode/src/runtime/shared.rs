@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
-use catena_proto::config::{ChainConfig, ClusterConfig, NodeInfo};
+use catena_proto::config::{ChainConfig, ClusterConfig, ConfigPosition, NodeInfo};
 use catena_proto::errors::{Reason, Refusal as WireRefusal};
 use catena_proto::ids::{ClusterId, DiskId, Incarnation, NodeId, Seq, ShardId};
 use catena_proto::time::Mono;
 use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::fellows::Fellows;
 use super::folder::Folder;
 use super::inbox::Inbox;
 use super::metrics::Metrics;
+use super::switch::Switch;
 use crate::engine::SharedEngine;
 use crate::replica::{Identity, LeaseSettings, Refusal, Replica, Reply, ReplyTo, Request};
 
@@ -115,6 +117,19 @@ pub(crate) struct Shared {
     /// The newest cluster config: routes, addresses, settings. The epochs in force are the replicas'.
     pub(crate) config: RwLock<Arc<ClusterConfig>>,
     pub(crate) config_source: Mutex<&'static str>,
+    /// The newest state that was seen to be in force on every replica that it names.
+    pub(crate) effective: Mutex<ConfigPosition>,
+    /// Who shares a chain with this node, and how the links to them are.
+    pub(crate) fellows: Fellows,
+    /// Something changed that the master wants to hear of at once; only the control task waits for it.
+    pub(crate) changed: Notify,
+    /// The subscription has to begin anew; only the control task waits for it.
+    pub(crate) resubscribe: Notify,
+    /// A master has said something on the present subscription.
+    pub(crate) master_connected: AtomicBool,
+    /// The disk has no room.
+    pub(crate) read_only: AtomicBool,
+    pub(crate) switch: Switch,
     pub(crate) metrics: Metrics,
     pub(crate) fatal: watch::Sender<Option<Fatal>>,
     pub(crate) stopping: AtomicBool,
@@ -171,6 +186,13 @@ impl Shared {
             shards: RwLock::default(),
             config: RwLock::new(Arc::new(config)),
             config_source: Mutex::new("disk"),
+            effective: Mutex::default(),
+            fellows: Fellows::default(),
+            changed: Notify::new(),
+            resubscribe: Notify::new(),
+            master_connected: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
+            switch: Switch::default(),
             metrics: Metrics::default(),
             fatal: watch::Sender::new(None),
             stopping: AtomicBool::new(false),

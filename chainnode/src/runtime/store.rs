@@ -1,6 +1,7 @@
 //! The snapshot store from a node's side: the highest snapshot that is whole and ours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catena_proto::config::{ClusterConfig, ConfigPosition};
 use catena_proto::ids::ClusterId;
@@ -32,6 +33,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotStore {
     store: Arc<dyn ObjectStore>,
+    poll_every_min: Duration,
 }
 
 impl SnapshotStore {
@@ -59,7 +61,13 @@ impl SnapshotStore {
             .map_err(|e| refused(e.to_string()))?;
         Ok(Self {
             store: Arc::new(store),
+            poll_every_min: Duration::ZERO,
         })
+    }
+
+    /// How often it may be looked at, at most: a folder costs nothing, a bucket is paid by the request.
+    pub(crate) const fn poll_every_min(&self) -> Duration {
+        self.poll_every_min
     }
 
     /// The newest snapshot after `known` that is whole and of this cluster. Bad ones are passed over, and said.
