@@ -149,9 +149,8 @@ pub fn serving(config: &ClusterConfig) -> Option<ClusterConfig> {
     let mut next = config.clone();
     let mut changed = false;
     for chain in next.chains.values_mut() {
-        if chain.phase == ChainPhase::Creating {
-            chain.phase = ChainPhase::Serving;
-            chain.epoch = chain.epoch.next();
+        if let Some(begun) = begun(chain) {
+            *chain = begun;
             changed = true;
         }
     }
@@ -159,7 +158,18 @@ pub fn serving(config: &ClusterConfig) -> Option<ClusterConfig> {
     changed.then_some(next)
 }
 
-fn ranges(split_keys: &[Bytes]) -> Result<Vec<KeyRange>, BootstrapError> {
+/// The chain that follows a `creating` one once all its members are in sync: one epoch on, serving (rule C4).
+/// `None` if it serves already.
+pub(crate) fn begun(chain: &ChainConfig) -> Option<ChainConfig> {
+    (chain.phase == ChainPhase::Creating).then(|| ChainConfig {
+        epoch: chain.epoch.next(),
+        phase: ChainPhase::Serving,
+        ..chain.clone()
+    })
+}
+
+/// The ranges that the split keys cut, in order.
+pub(crate) fn ranges(split_keys: &[Bytes]) -> Result<Vec<KeyRange>, BootstrapError> {
     let mut ranges = Vec::with_capacity(split_keys.len() + 1);
     let mut start = Bytes::new();
     for (at, key) in split_keys.iter().enumerate() {

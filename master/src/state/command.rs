@@ -89,6 +89,19 @@ pub enum Change {
         /// Its disk.
         disk: DiskId,
     },
+    /// A confirmed member reports that it is not synced for its present stint any more: its replica was damaged (S1).
+    /// It counts as in sync nowhere until it is confirmed again; done already if stint or disk are not the newest.
+    /// Whoever proposes this and `ConfirmInSync` keeps the order of the node's reports.
+    LoseSync {
+        /// The shard.
+        shard: ShardId,
+        /// The member.
+        node: NodeId,
+        /// Its stint.
+        joined_epoch: Epoch,
+        /// Its disk.
+        disk: DiskId,
+    },
     /// Rules M1 to M3.
     ReconfigureChain {
         /// The shard.
