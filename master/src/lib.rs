@@ -4,4 +4,6 @@
 //! first cluster state; every later one is a change of the one before.
 
 pub mod bootstrap;
+pub mod control;
+pub mod raft;
 pub mod state;

@@ -106,6 +106,13 @@ number! {
     LogTime
 }
 
+impl From<u64> for MasterId {
+    /// For Raft's own test suite, which makes up ids from numbers.
+    fn from(raw: u64) -> Self {
+        Self::new(raw)
+    }
+}
+
 impl Seq {
     /// The position that is `count` records after this one.
     #[must_use]
