@@ -237,7 +237,7 @@ impl Acceptor {
                 .values()
                 .any(|c| c.phase == ChainPhase::Creating);
             let young = creating || config.chains.is_empty();
-            if young || !self.shared.master_connected.load(Ordering::Relaxed) {
+            if !self.shared.master_connected.load(Ordering::Relaxed) {
                 match self.read_store(&store).await {
                     Ok(_) => said = false,
                     Err(why) if !said => {
@@ -264,7 +264,7 @@ impl Acceptor {
         store: &SnapshotStore,
     ) -> Result<bool, String> {
         let held = self.shared.config().position;
-        let found = store.newest(self.shared.me.cluster, Some(held)).await;
+        let found = store.newest(self.shared.me.cluster, held).await;
         match found.map_err(|why| why.to_string())? {
             None => Ok(false),
             Some(newer) => self.accept_off_the_runtime(newer, "snapshot").await,

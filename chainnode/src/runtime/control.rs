@@ -41,8 +41,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// Frames that wait for a master that reads slowly; further reports are left out.
 const FRAMES_WAITING_MAX: usize = 8;
-/// Longest read of the snapshot store, and longest answer to a fetch.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Longest answer to a fetch of the whole config.
+const FETCH_WITHIN: Duration = Duration::from_secs(10);
 /// Largest frame of a master: a delta from nothing, or the whole state, and its envelope.
 const FRAME_BYTES_MAX: usize = limits::CONFIG_BYTES_MAX + (1 << 20);
 
@@ -66,12 +66,16 @@ pub(crate) struct Control {
 
 /// Why a subscription ended.
 enum Ended {
-    /// It broke, or something was missed: again, with the position held.
+    /// It broke or fell silent: the next one.
     Lost(String),
     /// This master does not lead; the leader's address, if it knows one.
     NotLeader(Option<String>),
+    /// A delta does not start where we are: the same master, with the position held.
+    Missed(String),
     /// The history does not reach back to us.
     ReadSnapshot,
+    /// A newer config was read elsewhere: the same master, at once.
+    CaughtUp,
     /// Told when to come again.
     Later(Duration, String),
     /// It said what makes no sense here: again, but slowly.
@@ -106,7 +110,10 @@ impl Control {
                     self.masters.pause(),
                     "the masters have no leader".to_owned(),
                 ),
-                Ended::ReadSnapshot => (self.masters.again(addr.clone()), String::new()),
+                Ended::ReadSnapshot | Ended::CaughtUp => {
+                    (self.masters.again(addr.clone()), String::new())
+                }
+                Ended::Missed(why) => (self.masters.retry(addr.clone()), why),
                 Ended::Lost(why) => (self.masters.pause(), why),
                 Ended::Later(span, why) => (self.masters.later(span), why),
                 Ended::Senseless(why) => (self.masters.slowly(), why),
@@ -185,16 +192,12 @@ impl Control {
     /// The history does not reach back to us: the store first, which costs the master nothing, then the master.
     async fn catch_up(&self, client: &mut Client) -> Ended {
         if let Some(store) = &self.store {
-            let reading = self.acceptor.read_store(store);
-            match tokio::time::timeout(READ_WITHIN, reading).await {
-                Ok(Ok(true)) => return Ended::ReadSnapshot,
-                Ok(Ok(false)) => {
-                    tracing::info!("the snapshot store holds nothing newer: asking the master")
+            match self.acceptor.read_store(store).await {
+                Ok(true) => return Ended::CaughtUp,
+                Ok(false) => {
+                    tracing::info!("the snapshot store holds nothing newer: asking the master");
                 }
-                Ok(Err(why)) => tracing::warn!(why, "asking the master for the whole config"),
-                Err(_) => tracing::warn!(
-                    "the snapshot store is slow: asking the master for the whole config"
-                ),
+                Err(why) => tracing::warn!(why, "asking the master for the whole config"),
             }
         }
         let me = self.shared.me;
@@ -202,7 +205,7 @@ impl Control {
             cluster_id: Bytes::copy_from_slice(&me.cluster.to_bytes()),
             node_id: me.node.get(),
         };
-        let fetched = tokio::time::timeout(READ_WITHIN, client.fetch_config(request)).await;
+        let fetched = tokio::time::timeout(FETCH_WITHIN, client.fetch_config(request)).await;
         let config = match fetched {
             Err(_) => return Ended::Lost("it does not hand out its config".to_owned()),
             Ok(Err(status)) => return ended_by(&status),
@@ -214,7 +217,7 @@ impl Control {
             Some(Ok(parsed)) => parsed,
         };
         match self.acceptor.accept_off_the_runtime(parsed, "push").await {
-            Ok(true) => Ended::ReadSnapshot,
+            Ok(true) => Ended::CaughtUp,
             // Asked again at once, it would send us in a circle.
             Ok(false) => Ended::Senseless("its whole config is no newer than ours".to_owned()),
             Err(why) => Ended::Senseless(format!("its config is refused: {why}")),
@@ -267,7 +270,7 @@ impl Session<'_> {
                     look_at = look_at.min(self.looked.plus(COALESCE));
                 }
                 () = shared.resubscribe.notified() => {
-                    return Ended::Lost("asked to subscribe anew".to_owned());
+                    return Ended::CaughtUp;
                 }
                 () = tokio::time::sleep(clock::until(look_at)) => {
                     let now = clock::now();
@@ -334,7 +337,7 @@ impl Session<'_> {
         let refused = match verdict {
             Ok(refused) => refused,
             Err(AcceptError::Config(ConfigError::WrongBase { base, ours })) => {
-                return Some(Ended::Lost(format!(
+                return Some(Ended::Missed(format!(
                     "a push starts at version {base}, this node is at {ours}: something was missed"
                 )));
             }

@@ -302,7 +302,7 @@ impl Driver {
                 add(chain);
             }
         }
-        self.shared.fellows.renew(found, &config);
+        self.shared.fellows.renew(found);
         self.shared.changed.notify_one();
     }
 

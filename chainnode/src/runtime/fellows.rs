@@ -54,16 +54,13 @@ impl LinkHealth {
 #[derive(Debug, Default)]
 pub(crate) struct Fellows {
     present: RwLock<Arc<BTreeSet<NodeId>>>,
-    /// Of every node that ever opened a stream, as long as it is in the config.
+    /// Of every node that ever opened a stream; only registered ones may, so there are few.
     links: Mutex<BTreeMap<NodeId, Arc<LinkHealth>>>,
 }
 
 impl Fellows {
-    /// Learns who the fellows are; a node that the config has not heard of is forgotten.
-    pub(crate) fn renew(&self, fellows: BTreeSet<NodeId>, config: &ClusterConfig) {
-        self.links
-            .lock()
-            .retain(|node, _| fellows.contains(node) || config.nodes.contains_key(node));
+    /// Learns who the fellows are.
+    pub(crate) fn renew(&self, fellows: BTreeSet<NodeId>) {
         if **self.present.read() != fellows {
             *self.present.write() = Arc::new(fellows);
         }
@@ -132,8 +129,7 @@ mod tests {
 
     fn fellows() -> Fellows {
         let fellows = Fellows::default();
-        let config = ClusterConfig::empty(catena_proto::ids::ClusterId::new(1));
-        fellows.renew(BTreeSet::from([TWO]), &config);
+        fellows.renew(BTreeSet::from([TWO]));
         fellows
     }
 

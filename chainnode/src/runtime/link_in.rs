@@ -65,11 +65,13 @@ impl ChainService {
             *newest += 1;
             *newest
         };
-        let ended = self.hand_over(from, stream, frames).await;
-        if self.is_newest(from, stream) && self.shared.fellows.lose(from) {
-            self.shared.changed.notify_one();
-        }
-        ended
+        // However the stream ends, even if this call is dropped, the link is broken from then on.
+        let _open = Open {
+            service: self,
+            from,
+            stream,
+        };
+        self.hand_over(from, stream, frames).await
     }
 
     /// No newer stream of this fellow is there.
@@ -154,6 +156,22 @@ impl ChainService {
                 ))
             }
             _ => refused(format!("node {} is not known here", open.node)),
+        }
+    }
+}
+
+/// A stream that is open.
+struct Open<'a> {
+    service: &'a ChainService,
+    from: NodeId,
+    stream: u64,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let shared = &self.service.shared;
+        if self.service.is_newest(self.from, self.stream) && shared.fellows.lose(self.from) {
+            shared.changed.notify_one();
         }
     }
 }

@@ -74,6 +74,12 @@ impl Masters {
         jitter(Duration::ZERO, PAUSE_MIN)
     }
 
+    /// The same master is asked next, after a pause.
+    pub(crate) fn retry(&mut self, addr: String) -> Duration {
+        self.hint = Some(addr);
+        self.pause()
+    }
+
     /// How long to wait before the next try; longer from try to try.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = jitter(PAUSE_MIN, self.pause_max);
