@@ -22,7 +22,7 @@ const LEADER_ADDR: &str = "leader_addr";
 const ELECTION: Duration = Duration::from_millis(300);
 
 fn status(code: Code, message: String, reason: &str, leader: Option<&str>) -> Status {
-    let mut metadata = HashMap::new();
+    let mut metadata = HashMap::default();
     if let Some(addr) = leader {
         metadata.insert(LEADER_ADDR.to_owned(), addr.to_owned());
     }
