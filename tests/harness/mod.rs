@@ -182,6 +182,8 @@ pub(crate) struct Cluster {
     pub(crate) started_in: Duration,
     /// Nodes that this test started again, by id.
     restarted: BTreeMap<u64, Child>,
+    /// Masters that it started again.
+    masters_restarted: BTreeMap<u64, Child>,
     scratch: tempfile::TempDir,
 }
 
@@ -224,6 +226,7 @@ impl Cluster {
             ready,
             started_in: began.elapsed(),
             restarted: BTreeMap::new(),
+            masters_restarted: BTreeMap::new(),
             scratch,
         }
     }
@@ -331,6 +334,55 @@ impl Cluster {
         }
     }
 
+    /// The ready-file entry of a master.
+    #[track_caller]
+    pub(crate) fn master(&self, id: u64) -> &Process {
+        let mut masters = self.ready.masters.iter();
+        masters
+            .find(|master| master.id == id)
+            .unwrap_or_else(|| panic!("there is no master {id}"))
+    }
+
+    /// Kills a master (SIGKILL), and waits until it is gone.
+    #[track_caller]
+    pub(crate) fn kill_master(&mut self, id: u64) {
+        let restarted = self.masters_restarted.remove(&id);
+        let pid = restarted.as_ref().map_or(self.master(id).pid, Child::id);
+        signal(pid, Signal::KILL);
+        if let Some(mut child) = restarted {
+            let _ = child.wait();
+        }
+        wait_until(&format!("master {id} (pid {pid}) is gone"), || {
+            !is_alive(pid)
+        });
+    }
+
+    /// Runs a killed master's command again. Returns at once.
+    #[track_caller]
+    pub(crate) fn restart_master(&mut self, id: u64) {
+        let child = command_again(self.master(id), &[])
+            .spawn()
+            .expect("the master's command starts");
+        assert!(
+            self.masters_restarted.insert(id, child).is_none(),
+            "master {id} was started twice"
+        );
+    }
+
+    /// The master that leads; waits until one does.
+    #[track_caller]
+    pub(crate) fn leader(&self) -> u64 {
+        let mut leader = None;
+        wait_until("a master leads", || {
+            let status = self.status().unwrap_or(Value::Null);
+            let masters = status["masters"].as_array().cloned().unwrap_or_default();
+            let found = masters.iter().find(|m| m["role"] == "leader");
+            leader = found.and_then(|m| m["id"].as_u64());
+            leader.is_some()
+        });
+        leader.expect("just found")
+    }
+
     /// The nodes' ids.
     pub(crate) fn node_ids(&self) -> Vec<u64> {
         self.ready.nodes.iter().map(|node| node.id).collect()
@@ -373,28 +425,7 @@ impl Cluster {
     /// The same, with other values for some of its flags.
     #[track_caller]
     pub(crate) fn changed_command(&self, id: u64, changes: &[(&str, &str)]) -> Command {
-        let node = self.node(id);
-        let mut words = node.cmd[1..].to_vec();
-        for (flag, value) in changes {
-            let at = words.iter().position(|word| word == flag);
-            let at = at.unwrap_or_else(|| panic!("the command has no {flag}: {words:?}"));
-            words[at + 1] = (*value).to_owned();
-        }
-        let log = node.dir.with_extension("log");
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("a log");
-        let mut command = Command::new(&node.cmd[0]);
-        command
-            .args(&words)
-            .arg("--parent-pid")
-            .arg(std::process::id().to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log);
-        command
+        command_again(self.node(id), changes)
     }
 
     /// Waits until every chain is healthy.
@@ -414,10 +445,10 @@ impl Cluster {
     /// The last words of `dev` and of every node, for messages of failed tests.
     pub(crate) fn evidence(&self) -> String {
         let mut text = self.said();
-        for node in &self.ready.nodes {
+        for node in self.ready.nodes.iter().chain(&self.ready.masters) {
             let log = std::fs::read_to_string(node.dir.with_extension("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().rev().take(15).collect();
-            text += &format!("--- node {}\n", node.id);
+            text += &format!("--- {}\n", node.dir.display());
             for line in lines.iter().rev() {
                 text += line;
                 text += "\n";
@@ -441,7 +472,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.restarted.values_mut() {
+        let again = self.restarted.values_mut();
+        for child in again.chain(self.masters_restarted.values_mut()) {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -452,6 +484,45 @@ impl Drop for Cluster {
             let _ = self.dev.wait();
         }
     }
+}
+
+/// The command of a process of the ready file, with other values for some of its flags; its words go to the end of its log.
+#[track_caller]
+fn command_again(process: &Process, changes: &[(&str, &str)]) -> Command {
+    let mut words = process.cmd[1..].to_vec();
+    for (flag, value) in changes {
+        let at = words.iter().position(|word| word == flag);
+        let at = at.unwrap_or_else(|| panic!("the command has no {flag}: {words:?}"));
+        words[at + 1] = (*value).to_owned();
+    }
+    let log = process.dir.with_extension("log");
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .expect("a log");
+    let mut command = Command::new(&process.cmd[0]);
+    command
+        .args(&words)
+        .arg("--parent-pid")
+        .arg(std::process::id().to_string())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log);
+    command
+}
+
+/// Posts nothing to a page of a process, such as a fault switch; the page must take it.
+#[track_caller]
+pub(crate) fn post(http: &str, page: &str) {
+    use std::io::Read;
+    let mut stream = std::net::TcpStream::connect(http).expect("the page's address");
+    let request =
+        format!("POST {page} HTTP/1.1\r\nhost: {http}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the request is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{page}: {answer}");
 }
 
 /// Writes a file into a folder, and gives its path as text.

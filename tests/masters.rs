@@ -1,0 +1,375 @@
+//! Both planes from outside: the masters exclude what is dead, take it back in,
+//! and the data plane does not miss them when they are gone (DESIGN §4).
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runtime: these tests drive processes, and load beside them"
+)]
+
+mod harness;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use harness::load::Load;
+use harness::{Cluster, signal, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Acknowledgements of every writer before and after each fault.
+const SOME: u64 = 30;
+
+/// The members of a shard's chain, head first.
+fn members(cluster: &Cluster, shard: u64) -> Vec<u64> {
+    let Some(status) = cluster.status() else {
+        return Vec::new();
+    };
+    let chain = chain(&status, shard);
+    let members = chain["members"].as_array().cloned().unwrap_or_default();
+    members.iter().filter_map(|m| m["node"].as_u64()).collect()
+}
+
+fn chain(status: &Value, shard: u64) -> Value {
+    let chains = status["chains"].as_array().cloned().unwrap_or_default();
+    let found = chains.into_iter().find(|c| c["shard"] == shard);
+    found.unwrap_or(Value::Null)
+}
+
+/// Waits until the chain has `count` members, all in sync.
+#[track_caller]
+fn wait_whole(cluster: &Cluster, shard: u64, count: usize) {
+    let mut last = None;
+    wait_until_or("the chain is whole", cluster, || {
+        last = cluster.status();
+        let Some(status) = &last else {
+            return false;
+        };
+        let chain = chain(status, shard);
+        let members = chain["members"].as_array().cloned().unwrap_or_default();
+        members.len() == count && members.iter().all(|m| m["in_sync"] == true)
+    });
+}
+
+/// The same as `wait_until`, with the cluster's last words when it fails.
+#[track_caller]
+fn wait_until_or(what: &str, cluster: &Cluster, mut condition: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < harness::PATIENCE,
+            "not in time: {what}\n{}\n{}",
+            cluster.run(&["status"]).text(),
+            cluster.evidence()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The event log, oldest first.
+fn events(cluster: &Cluster) -> Vec<Value> {
+    cluster
+        .run(&["events", "--output", "json"])
+        .ended(0)
+        .lines()
+}
+
+/// Whether some event of this kind is about the node.
+fn told(events: &[Value], action: &str, node: u64) -> bool {
+    let node = format!("node {node}");
+    events.iter().any(|event| {
+        let subject = event["subject"].as_str().unwrap_or("");
+        event["action"] == action && (subject.ends_with(&node) || subject.contains(&format!("{node},")))
+    })
+}
+
+#[test]
+fn a_dead_member_is_excluded_and_taken_back_in_wherever_it_stands() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    for role in ["head", "middle", "tail"] {
+        let id = cluster.with_role(1, role);
+        cluster.kill(id);
+        wait_until_or("the dead node is excluded", &cluster, || {
+            !members(&cluster, 1).contains(&id)
+        });
+        load.wait_progress(SOME);
+        cluster.restart(id);
+        wait_until_or("it is a member again", &cluster, || {
+            members(&cluster, 1).contains(&id)
+        });
+        wait_whole(&cluster, 1, 3);
+        assert_eq!(members(&cluster, 1).last(), Some(&id), "it came back as the tail");
+        load.wait_progress(SOME);
+        let events = events(&cluster);
+        for action in ["remove-member", "add-learner", "append-member"] {
+            assert!(told(&events, action, id), "no {action} of node {id}: {events:#?}");
+        }
+    }
+    assert!(load.finish() > 0);
+}
+
+#[test]
+fn a_stopped_tail_is_replaced_and_never_answers_an_old_value_when_it_wakes() {
+    let cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let tail = cluster.with_role(1, "tail");
+    let direct = cluster.node(tail).addr.clone();
+    cluster.run(&["put", "x", "0"]).ended(0);
+    let stop = AtomicBool::new(false);
+    let floor = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        // A reader that asks that very node only; whatever it answers must not be older than what was
+        // acknowledged before it was asked.
+        let reader = scope.spawn(|| {
+            let mut answers = 0_u64;
+            while !stop.load(Ordering::SeqCst) {
+                let least = floor.load(Ordering::SeqCst);
+                let mut command = harness::catena();
+                command.args(["get", "x", "--timeout", "2s", "--output", "json"]);
+                command.args(["--endpoints", &direct]);
+                let got = harness::finish(&mut command, b"");
+                if got.status == 0 {
+                    let value = got.json()["value"].as_str().map(str::to_owned);
+                    let value: u64 = value.and_then(|v| v.parse().ok()).expect("a number");
+                    assert!(value >= least, "{value} was read after {least} was acknowledged");
+                    answers += 1;
+                }
+            }
+            answers
+        });
+        let mut next = 1;
+        let mut write_some = |count: u64| {
+            let until = next + count;
+            while next < until {
+                let done = cluster.run(&["put", "x", &next.to_string(), "--timeout", "5s"]);
+                if done.status == 0 {
+                    floor.store(next, Ordering::SeqCst);
+                }
+                next += 1;
+            }
+        };
+        write_some(5);
+        signal(cluster.pid(tail), Signal::STOP);
+        wait_until_or("the stopped tail is replaced", &cluster, || {
+            !members(&cluster, 1).contains(&tail)
+        });
+        write_some(20);
+        signal(cluster.pid(tail), Signal::CONT);
+        write_some(20);
+        wait_until_or("it is taken back in", &cluster, || {
+            members(&cluster, 1).contains(&tail)
+        });
+        wait_whole(&cluster, 1, 3);
+        write_some(5);
+        stop.store(true, Ordering::SeqCst);
+        assert!(reader.join().expect("no old value") > 0, "the reader read something");
+    });
+}
+
+#[test]
+fn without_masters_everything_goes_on_also_when_all_nodes_restart() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    for id in [1, 2, 3] {
+        cluster.kill_master(id);
+    }
+    load.wait_progress(SOME);
+    cluster.kill_all();
+    for id in [2, 3, 1] {
+        cluster.restart(id);
+    }
+    load.wait_progress(SOME);
+    // A client that starts now finds its way.
+    cluster.run(&["put", "new-client", "1"]).ended(0);
+    let status = cluster.status().expect("nodes answer");
+    assert_eq!(status["control_plane"], "unreachable");
+    let before = members(&cluster, 1);
+    for id in [1, 2, 3] {
+        cluster.restart_master(id);
+    }
+    wait_until_or("the control plane is back", &cluster, || {
+        cluster.status().is_some_and(|s| s["control_plane"] == "healthy")
+    });
+    load.wait_progress(SOME);
+    assert_eq!(members(&cluster, 1), before, "nothing jumps");
+    assert!(load.finish() > 0);
+}
+
+#[test]
+fn planned_removal_and_addition_under_load() {
+    let cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    for role in ["tail", "head", "middle"] {
+        let id = cluster.with_role(1, role);
+        let node = id.to_string();
+        let before = members(&cluster, 1);
+        cluster
+            .run(&["chain", "remove-member", "1", &node, "--dry-run"])
+            .ended(0);
+        assert_eq!(members(&cluster, 1), before, "a dry run changes nothing");
+        cluster
+            .run(&["chain", "remove-member", "1", &node, "--yes"])
+            .ended(0);
+        assert!(!members(&cluster, 1).contains(&id));
+        load.wait_progress(SOME);
+        cluster
+            .run(&["chain", "add-member", "1", &node, "--timeout", "60s"])
+            .ended(0);
+        wait_whole(&cluster, 1, 3);
+        load.wait_progress(SOME);
+    }
+    assert!(load.finish() > 0);
+}
+
+#[test]
+fn a_spoilt_snapshot_store_touches_nothing_and_a_node_boots_from_a_good_one() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    let store = cluster
+        .ready()
+        .snapshot_store
+        .trim_start_matches("file://")
+        .to_owned();
+    let store = std::path::Path::new(&store);
+    let objects = || {
+        let found = std::fs::read_dir(store).into_iter().flatten().flatten();
+        let mut names: Vec<_> = found.map(|e| e.path()).filter(|p| p.is_file()).collect();
+        names.sort();
+        names
+    };
+    // Garbage in every object, and one that claims to be newest.
+    for object in objects() {
+        std::fs::write(object, b"garbage").expect("written");
+    }
+    let name = format!("snapshot-{:020}-{:020}", 9, 9);
+    std::fs::write(store.join(name), b"garbage").expect("written");
+    let id = cluster.with_role(1, "middle");
+    cluster.kill(id);
+    cluster.restart(id);
+    wait_whole(&cluster, 1, 3);
+    load.wait_progress(SOME);
+    // Gone altogether: the leader makes it again at its pace.
+    std::fs::remove_dir_all(store).expect("removed");
+    let whole = |path: &std::path::PathBuf| {
+        std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"CATSNAP"))
+    };
+    wait_until_or("the leader writes the store again", &cluster, || {
+        objects().iter().any(whole)
+    });
+    // A node without a config boots from the store with every master dead.
+    for id in [1, 2, 3] {
+        cluster.kill_master(id);
+    }
+    let id = cluster.with_role(1, "tail");
+    cluster.kill(id);
+    let configs = cluster.node(id).dir.join("config");
+    std::fs::remove_dir_all(&configs).expect("the node's configs");
+    cluster.restart(id);
+    wait_whole(&cluster, 1, 3);
+    load.wait_progress(SOME);
+    assert!(load.finish() > 0);
+}
+
+#[test]
+fn a_reconfiguration_survives_its_leader_and_needs_a_majority() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    // The leader dies right after a member has: one outcome, by whoever leads then.
+    let leader = cluster.leader();
+    let id = cluster.with_role(1, "tail");
+    cluster.kill(id);
+    cluster.kill_master(leader);
+    wait_until_or("the dead node is excluded by the next leader", &cluster, || {
+        !members(&cluster, 1).contains(&id)
+    });
+    load.wait_progress(SOME);
+    cluster.restart(id);
+    wait_whole(&cluster, 1, 3);
+    // Two of three masters dead: nothing changes, serving goes on.
+    let leader = cluster.leader();
+    cluster.kill_master(leader);
+    let node = id.to_string();
+    let refused = cluster.run(&["chain", "remove-member", "1", &node, "--yes", "--timeout", "3s"]);
+    assert_eq!(refused.status, 5, "{refused:?}");
+    assert_eq!(members(&cluster, 1).len(), 3);
+    load.wait_progress(SOME);
+    cluster.restart_master(leader);
+    wait_until_or("a leader is there again", &cluster, || {
+        cluster.status().is_some_and(|s| s["control_plane"] != "unreachable")
+    });
+    cluster
+        .run(&["chain", "remove-member", "1", &node, "--yes"])
+        .ended(0);
+    assert_eq!(members(&cluster, 1).len(), 2);
+    assert!(load.finish() > 0);
+}
+
+#[test]
+fn a_leader_that_no_node_reaches_excludes_nobody_and_says_so() {
+    let cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let leader = cluster.leader();
+    let http = cluster.master(leader).http.clone();
+    let before = members(&cluster, 1);
+    harness::post(&http, "/debug/testing/cut-nodes?on=true");
+    wait_until_or("the hold shows", &cluster, || {
+        cluster.status().is_some_and(|s| {
+            let alarms = s["alarms"].as_array().cloned().unwrap_or_default();
+            alarms.iter().any(|a| a["name"] == "SUSPICION_HOLD")
+        })
+    });
+    assert_eq!(members(&cluster, 1), before, "nobody was excluded");
+    cluster.run(&["put", "k", "v"]).ended(0);
+    harness::post(&http, "/debug/testing/cut-nodes?on=false");
+    wait_until_or("the hold is over", &cluster, || {
+        cluster.status().is_some_and(|s| s["alarms"].as_array().is_some_and(Vec::is_empty))
+    });
+    assert_eq!(members(&cluster, 1), before);
+}
+
+#[test]
+fn a_node_that_takes_no_newer_config_is_excluded_with_its_versions_and_comes_back() {
+    let cluster = Cluster::start(&["--masters", "3", "--nodes", "4"]);
+    wait_whole(&cluster, 1, 3);
+    let head = cluster.with_role(1, "head");
+    let others: Vec<u64> = members(&cluster, 1).into_iter().filter(|id| *id != head).collect();
+    let http = cluster.node(head).http.clone();
+    harness::post(&http, "/debug/testing/refuse-configs?on=true&mode=nack");
+    // Something changes, and this node does not take it.
+    let node = others[1].to_string();
+    cluster
+        .run(&["chain", "remove-member", "1", &node, "--yes", "--no-wait"])
+        .ended(0);
+    wait_until_or("the stale node is excluded", &cluster, || {
+        !members(&cluster, 1).contains(&head)
+    });
+    let events = events(&cluster);
+    let about = events.iter().filter(|event| {
+        event["action"] == "remove-member"
+            && event["controller"] == "membership"
+            && event["subject"].as_str().is_some_and(|s| s.ends_with(&format!("node {head}")))
+    });
+    let causes: Vec<&str> = about.filter_map(|event| event["cause"].as_str()).collect();
+    assert!(
+        causes.iter().any(|cause| cause.contains("version") || cause.contains("epoch")),
+        "{events:#?}"
+    );
+    cluster.run(&["put", "k", "v"]).ended(0);
+    harness::post(&http, "/debug/testing/refuse-configs?on=false");
+    wait_until_or("it is taken back in", &cluster, || members(&cluster, 1).contains(&head));
+    wait_until("every member is in sync", || {
+        let status = cluster.status().unwrap_or(Value::Null);
+        let chain = chain(&status, 1);
+        let members = chain["members"].as_array().cloned().unwrap_or_default();
+        !members.is_empty() && members.iter().all(|m| m["in_sync"] == true)
+    });
+}
