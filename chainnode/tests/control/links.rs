@@ -30,7 +30,7 @@ async fn three(master: &mut Master, settings: Settings) -> (Nodes, Vec<Session>)
     let mut state = nodes.state(1, &[1, 2, 3], 1);
     state.settings = settings;
     for session in &mut sessions {
-        session.push(&nodes.from_nothing(&state)).await;
+        session.push(&nodes.first_delta(&state)).await;
     }
     for session in &mut sessions {
         let in_sync = |r: &Report| r.effective == at(1) && r.replicas[0].in_sync;
@@ -58,16 +58,32 @@ async fn a_stream_that_breaks_is_reported_long_before_the_silence_limit() {
         ..Settings::default()
     };
     let (mut nodes, mut sessions) = three(&mut master, patient).await;
-    nodes.stop(3).await;
-    for (at, links) in [(0, [(2, true), (3, false)]), (1, [(1, true), (3, false)])] {
-        sessions[at].report_where(|r| alive(r) == links).await;
+    // A report that is not the one of the second comes sooner after the last.
+    let mut sooner = 0;
+    for _ in 0..3 {
+        let mut before = Vec::new();
+        for session in &mut sessions[..2] {
+            before.push(session.report().await.uptime);
+        }
+        nodes.stop(3).await;
+        for (at, links) in [(0, [(2, true), (3, false)]), (1, [(1, true), (3, false)])] {
+            loop {
+                let report = sessions[at].report().await;
+                let since = report.uptime.saturating_sub(before[at]);
+                if alive(&report) == links {
+                    sooner += u32::from(since < Duration::from_millis(950));
+                    break;
+                }
+                before[at] = report.uptime;
+            }
+        }
+        nodes.start(3).await;
+        for session in &mut sessions[..2] {
+            let whole = |r: &Report| r.links.iter().all(|l| l.alive);
+            session.report_where(whole).await;
+        }
     }
-    nodes.start(3).await;
-    for session in &mut sessions[..2] {
-        session
-            .report_where(|r| r.links.iter().all(|l| l.alive))
-            .await;
-    }
+    assert!(sooner > 0, "each change waited for the second's report");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +115,7 @@ async fn a_fellow_that_falls_silent_on_an_open_stream_is_reported_within_the_lim
     (two.node, two.disk) = (NodeId::new(2), nodes.disk(2));
     two.addr = "127.0.0.1:1".to_owned();
     state.nodes.insert(two.node, two);
-    session.push(&nodes.from_nothing(&state)).await;
+    session.push(&nodes.first_delta(&state)).await;
     let report = session.effective(at(1)).await;
     assert_eq!(alive(&report), [(2, false)], "never heard");
     assert_eq!(report.links[0].silent, None);

@@ -201,17 +201,14 @@ impl Session {
         }
     }
 
-    /// The next report.
+    /// The next report; no push is answered before it.
     pub(crate) async fn report(&mut self) -> Report {
-        loop {
-            match self.frame().await {
-                NodeFrame::Report(report) => {
-                    self.count(&report);
-                    return report;
-                }
-                other => panic!("no push is answered: {other:?}"),
-            }
-        }
+        let frame = self.frame().await;
+        let NodeFrame::Report(report) = frame else {
+            panic!("no push is to be answered: {frame:?}");
+        };
+        self.count(&report);
+        report
     }
 
     /// The first report that is as wanted.

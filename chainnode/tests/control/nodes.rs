@@ -144,7 +144,7 @@ impl Nodes {
     }
 
     /// The first delta: from nothing to this state.
-    pub(crate) fn from_nothing(&self, state: &ClusterConfig) -> Delta {
+    pub(crate) fn first_delta(&self, state: &ClusterConfig) -> Delta {
         ClusterConfig::empty(CLUSTER).delta_to(state)
     }
 

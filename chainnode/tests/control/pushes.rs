@@ -25,7 +25,7 @@ async fn a_new_node_registers_by_subscribing_and_keeps_what_is_pushed_without_an
     assert_eq!((report.no, report.replicas.len()), (1, 0));
 
     let outcome = session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
     assert_eq!((outcome.to, outcome.refused), (at(1), Vec::new()));
     let report = session.effective(at(1)).await;
@@ -72,7 +72,7 @@ async fn a_bad_item_is_refused_by_its_place_and_its_siblings_apply() {
     nodes.start(1).await;
     let mut session = master.session().await;
     session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
 
     // Unreadable, out of bounds, in contradiction to its sibling, and good.
@@ -120,7 +120,7 @@ async fn a_missed_delta_is_asked_for_anew_and_an_older_one_is_refused() {
     nodes.masters = vec![master.addr];
     nodes.start(1).await;
     let mut session = master.session().await;
-    let first = nodes.from_nothing(&nodes.state(5, &[1], 1));
+    let first = nodes.first_delta(&nodes.state(5, &[1], 1));
     session.push(&first).await;
     let again = session.push(&first).await;
     assert_eq!(again.refused, Vec::new(), "a doubled one is acknowledged");
@@ -153,7 +153,7 @@ async fn two_configs_of_one_epoch_stop_the_replica_and_the_master_hears_of_it() 
     nodes.start(1).await;
     let mut session = master.session().await;
     session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
     session
         .push(&delta(1, 2, vec![DeltaItem::Chain(nodes.chain(&[1], 2))]))
@@ -174,7 +174,7 @@ async fn a_master_that_makes_no_sense_is_left_and_met_again_slowly() {
     let mut nodes = Nodes::new(1);
     nodes.masters = vec![master.addr];
     nodes.start(1).await;
-    let mut foreign = nodes.from_nothing(&nodes.state(1, &[1], 1));
+    let mut foreign = nodes.first_delta(&nodes.state(1, &[1], 1));
     foreign.cluster = ClusterId::new(9);
     let unnamed = wire::Delta::default();
     let odd = [
@@ -199,7 +199,7 @@ async fn a_master_that_makes_no_sense_is_left_and_met_again_slowly() {
     }
     let mut session = master.session().await;
     session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
     session.effective(at(1)).await;
 }

@@ -65,7 +65,7 @@ async fn the_leader_is_found_through_any_master_and_again_when_it_dies() {
     follower.refuse(Some(redirect::not_leader(Some(&leader.addr.to_string()))));
     let mut session = leader.session().await;
     session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
 
     let mut next = Master::start().await;
@@ -106,7 +106,7 @@ async fn a_master_that_refuses_everything_changes_nothing() {
     nodes.start(1).await;
     let mut session = master.session().await;
     session
-        .push(&nodes.from_nothing(&nodes.state(1, &[1], 1)))
+        .push(&nodes.first_delta(&nodes.state(1, &[1], 1)))
         .await;
     session
         .push(&delta(1, 2, vec![DeltaItem::Chain(nodes.chain(&[1], 2))]))

@@ -27,7 +27,7 @@ async fn two(master: &mut Master) -> (Nodes, Session, Session) {
     let mut one = master.session_of(1).await;
     nodes.start(2).await;
     let mut two = master.session_of(2).await;
-    let first = nodes.from_nothing(&nodes.state(1, &[1, 2], 1));
+    let first = nodes.first_delta(&nodes.state(1, &[1, 2], 1));
     let serving = delta(1, 2, vec![DeltaItem::Chain(nodes.chain(&[1, 2], 2))]);
     for session in [&mut one, &mut two] {
         session.push(&first).await;
