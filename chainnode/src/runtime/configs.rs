@@ -157,7 +157,7 @@ impl Acceptor {
     }
 
     /// Takes a delta that a master pushed: each item by itself, persisted before it is used. Blocks on the disk.
-    /// One that was taken before is taken again as if it were new (FAULTS 28). Returns what was refused.
+    /// One that was taken before is acknowledged again (FAULTS 28). Returns what was refused.
     ///
     /// # Errors
     /// [`AcceptError`]: the delta as a whole; what is held stays.
@@ -174,8 +174,8 @@ impl Acceptor {
             reason: cut(format!("{why}")),
         };
         let mut outcome: Vec<ItemRefused> = pushed.refused.iter().map(refused).collect();
-        if delta.to == held.position {
-            return Ok(outcome);
+        if self.shared.switch.mode() == Mode::Nack {
+            return Err(AcceptError::Switch);
         }
         if delta.to < held.position {
             return Err(AcceptError::Older {
@@ -183,8 +183,9 @@ impl Acceptor {
                 held: held.position,
             });
         }
-        if self.shared.switch.mode() == Mode::Nack {
-            return Err(AcceptError::Switch);
+        // One that begins where it ends says everything once more: what was refused before is judged anew.
+        if delta.to == held.position && delta.base != held.position {
+            return Ok(outcome);
         }
         let (next, verdicts) = judge(&held, delta)?;
         for ((index, item), verdict) in places(pushed).zip(&delta.items).zip(verdicts) {
@@ -198,6 +199,13 @@ impl Acceptor {
         for refused in &outcome {
             let ItemRefused { index, reason } = refused;
             tracing::warn!(index, reason, "an item of a push is refused");
+        }
+        if next == *held {
+            // Nothing new; but a replica that does not follow the config is asked once more.
+            if self.shared.switch.is_off() {
+                self.shared.inbox.push(Work::Config(held));
+            }
+            return Ok(outcome);
         }
         self.adopt(next, "push")?;
         Ok(outcome)

@@ -164,6 +164,7 @@ impl Control {
                     frames,
                     down: down.into_inner(),
                     accepting: None,
+                    next: None,
                     heard: now,
                     reported: now,
                     looked: now,
@@ -232,6 +233,8 @@ struct Session<'a> {
     frames: mpsc::Sender<wire::NodeFrame>,
     down: Streaming<wire::MasterFrame>,
     accepting: Option<Accepting>,
+    /// A push that came before the last one was judged.
+    next: Option<ParsedDelta>,
     heard: Mono,
     reported: Mono,
     looked: Mono,
@@ -263,6 +266,9 @@ impl Session<'_> {
                     };
                     if let Some(ended) = ended {
                         return ended;
+                    }
+                    if let Some(next) = self.next.take() {
+                        self.accept(next);
                     }
                 }
                 () = shared.changed.notified() => {
@@ -314,18 +320,24 @@ impl Session<'_> {
             Pushed::Alive => None,
             Pushed::ReadSnapshot(_) => Some(Ended::ReadSnapshot),
             Pushed::Delta(_) if shared.switch.mode() == Mode::Silent => None,
-            Pushed::Delta(_) if self.accepting.is_some() => Some(Ended::Senseless(
-                "it pushed again before the last push was answered".to_owned(),
-            )),
+            Pushed::Delta(pushed) if self.accepting.is_some() => {
+                // The master lost patience; the newest push is the one that it waits for.
+                self.next = Some(pushed);
+                None
+            }
             Pushed::Delta(pushed) => {
-                let acceptor = Arc::clone(&self.control.acceptor);
-                self.accepting = Some(tokio::task::spawn_blocking(move || {
-                    let verdict = acceptor.accept_delta(&pushed);
-                    (pushed, verdict)
-                }));
+                self.accept(pushed);
                 None
             }
         }
+    }
+
+    fn accept(&mut self, pushed: ParsedDelta) {
+        let acceptor = Arc::clone(&self.control.acceptor);
+        self.accepting = Some(tokio::task::spawn_blocking(move || {
+            let verdict = acceptor.accept_delta(&pushed);
+            (pushed, verdict)
+        }));
     }
 
     /// Answers a push, or leaves when there is nothing to answer it with.

@@ -101,6 +101,21 @@ async fn a_bad_item_is_refused_by_its_place_and_its_siblings_apply() {
     assert!(outcome.refused[2].reason.contains("overlap"));
     session.report_where(|r| r.effective == at(2)).await;
 
+    // The master says everything once more, on top of what the node holds: what is good by now is taken.
+    let mended = Settings {
+        lease_ms: 300,
+        ..Settings::default()
+    };
+    let again = delta(
+        2,
+        2,
+        vec![
+            DeltaItem::Chain(nodes.chain(&[1], 2)),
+            DeltaItem::Settings(mended),
+        ],
+    );
+    assert_eq!(session.push(&again).await.refused, Vec::new());
+
     // What was kept can be read again.
     nodes.stop(1).await;
     nodes.start(1).await;
@@ -109,7 +124,7 @@ async fn a_bad_item_is_refused_by_its_place_and_its_siblings_apply() {
         .until(1, |s| s.replicas.iter().any(|r| r.serving_reads))
         .await;
     let config = status.config.expect("a config");
-    assert_eq!(config.settings.expect("settings").lease_ms, 400);
+    assert_eq!(config.settings.expect("settings").lease_ms, 300);
     assert_eq!(config.chains.len(), 1);
 }
 
