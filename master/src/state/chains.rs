@@ -46,9 +46,9 @@ impl MasterState {
             return Err(shape::rule(
                 "M2",
                 format!(
-                    "node {node} was in sync for a stint from epoch {} on disk {}, which is not its newest in shard \
-                     {shard}: it reports again once it is in sync for that",
-                    stint.1, stint.0
+                    "node {node} with disk {} and a stint from epoch {} is no member of shard {shard} now: it reports \
+                     again once it is in sync for its newest stint",
+                    stint.0, stint.1
                 ),
             ));
         }
@@ -284,10 +284,7 @@ impl MasterState {
             }
             Evidence::Unsynced => "not in sync".to_owned(),
         };
-        let command = Command {
-            cause: format!("{} ({evidence})", command.cause),
-            ..command.clone()
-        };
-        self.log_member(&command, "remove-member", shard, removal.node);
+        let told = command.told(&format!("{} ({evidence})", command.cause));
+        self.log_member(&told, "remove-member", shard, removal.node);
     }
 }

@@ -105,6 +105,13 @@ impl MasterState {
             Some(held) if held.disk == info.disk => ("readdress", false),
             Some(_) => ("new-disk", true),
         };
+        let told = match held.filter(|_| new_disk) {
+            Some(held) => command.told(&format!(
+                "{} (disk {} instead of {}: in sync nowhere, until it is added again)",
+                command.cause, info.disk, held.disk
+            )),
+            None => command.clone(),
+        };
         let mut items = Vec::new();
         let mut left = Vec::new();
         if new_disk {
@@ -123,7 +130,7 @@ impl MasterState {
         for chain in &chains {
             self.shards.insert(chain.shard, ShardRecord::default());
         }
-        self.log(command, action, &format!("node {node}"));
+        self.log(&told, action, &format!("node {node}"));
         for shard in left {
             self.log(
                 command,
@@ -133,15 +140,12 @@ impl MasterState {
         }
         if !chains.is_empty() {
             // One line for all of them: a cluster of many shards would push everything else out of the log.
-            let cause = format!(
-                "{} nodes have registered, as many as each chain wants members",
-                self.plan.replicas
-            );
-            let command = Command {
-                cause,
-                ..command.clone()
-            };
-            self.log(&command, "create-chains", "cluster");
+            let told = command.told(&format!(
+                "{} registered, as many as each chain wants members: chains made: {}",
+                self.plan.replicas,
+                chains.len()
+            ));
+            self.log(&told, "create-chains", "cluster");
         }
         Ok(Applied::Changed(delta))
     }
@@ -187,11 +191,13 @@ impl MasterState {
         settings: &Settings,
     ) -> Result<Applied, Refused> {
         check_settings(settings)?;
-        if self.seen().settings == *settings {
+        let held = &self.seen().settings;
+        if held == settings {
             return Ok(Applied::Kept);
         }
+        let told = command.told(&format!("{} ({})", command.cause, changes(held, settings)));
         let delta = self.publish(vec![DeltaItem::Settings(settings.clone())]);
-        self.log(command, "settings", "cluster");
+        self.log(&told, "settings", "cluster");
         Ok(Applied::Changed(delta))
     }
 
@@ -203,7 +209,7 @@ impl MasterState {
     ) -> Result<Applied, Refused> {
         if !CONTROLLERS.contains(&name) {
             return Err(Refused::Invalid(format!(
-                "there is no controller of that name: there are {}",
+                "there is no controller of that name, only: {}",
                 CONTROLLERS.join(", ")
             )));
         }
@@ -244,6 +250,29 @@ fn check_settings(settings: &Settings) -> Result<(), Refused> {
     settings
         .check()
         .map_err(|why| Refused::Invalid(why.to_string()))
+}
+
+/// What differs between two settings, for the event log.
+fn changes(held: &Settings, next: &Settings) -> String {
+    let pairs = [
+        ("lease_ms", held.lease_ms, next.lease_ms),
+        ("lease_round_ms", held.lease_round_ms, next.lease_round_ms),
+        (
+            "link_silence_ms",
+            held.link_silence_ms,
+            next.link_silence_ms,
+        ),
+        (
+            "log_retained_bytes",
+            held.log_retained_bytes,
+            next.log_retained_bytes,
+        ),
+    ];
+    let changed = pairs.iter().filter(|(_, from, to)| from != to);
+    let words: Vec<String> = changed
+        .map(|(name, from, to)| format!("{name} {from} to {to}"))
+        .collect();
+    words.join(", ")
 }
 
 /// Nodes refuse an item that breaks these (FAULTS 27); so does the master, before it tells anybody.

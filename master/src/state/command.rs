@@ -41,11 +41,21 @@ pub struct Command {
     pub change: Change,
 }
 
+impl Command {
+    /// The same command with other words for the event log.
+    pub(super) fn told(&self, cause: &str) -> Self {
+        Self {
+            cause: cause.to_owned(),
+            ..self.clone()
+        }
+    }
+}
+
 /// A change of the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// The cluster's first command: its name, how its key space is cut, how many copies it wants.
-    /// Refused when the state has a cluster already.
+    /// Refused when the state has a cluster of another name already; the same one was only proposed twice.
     CreateCluster {
         /// Its name.
         cluster: ClusterId,
@@ -69,7 +79,7 @@ pub enum Change {
         /// Its failure domain.
         zone: String,
     },
-    /// Every member of a creating chain is in sync: the next epoch serves (C4). Refused otherwise.
+    /// Every member of a creating chain is confirmed in sync: the next epoch serves (C4). Refused otherwise.
     BeginServing {
         /// The shard.
         shard: ShardId,
@@ -175,6 +185,14 @@ pub enum ChainStep {
     Reissue,
     /// An operator's way out when every in-sync member is gone (M3): the chain becomes this member alone, in a new
     /// stint that counts as in sync by decree, and what only the others had is lost. Never automatic.
+    ///
+    /// *What is missing on the node.* No config makes a replica of today obey: an unsynced solo never becomes in sync
+    /// by itself (S2; `settle_in_sync` in `chainnode/src/replica/advance.rs`), a fenced one stays fenced (its metadata
+    /// says so), and a creating epoch helps only an empty one. So the chain has the right shape and goes on waiting.
+    /// The node's half has to be a mark in the chain config that tells a decree from an ordinary change, on which the
+    /// named member alone, once the config is durable, cuts nothing, clears `fenced`, and persists `synced_for` for the
+    /// new stint. That it is a *new* stint matters: no earlier confirmation of the member, and no earlier epoch of
+    /// whoever lost its place, can be taken for one of this.
     Recover {
         /// The member whose data shall count.
         node: NodeId,

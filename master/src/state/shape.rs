@@ -70,7 +70,7 @@ pub fn begin_serving(
         return Err(rule(
             "C4",
             format!(
-                "{} of the creating epoch has not reported in sync: start it, or remove it",
+                "not everybody of the creating epoch is confirmed, {} missing: start what is missing, or remove it",
                 named(&missing)
             ),
         ));
@@ -125,7 +125,7 @@ fn remove(
         return Err(rule(
             "M2",
             format!(
-                "no member in sync would be left ({} alone is): wait until another one is",
+                "no member in sync would be left, of {}: wait until another one is",
                 named(facts.in_sync)
             ),
         ));
@@ -218,7 +218,7 @@ fn append(
         return Err(rule(
             "M1",
             format!(
-                "{} is not in sync yet: wait for it, or remove it",
+                "not every member is in sync, {} missing: wait, or remove what is missing",
                 named(&missing)
             ),
         ));
