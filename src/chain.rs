@@ -1,11 +1,14 @@
-//! `catena chain`: looking at chains.
+//! `catena chain`: looking at chains, and changing them by hand.
+
+mod change;
+mod wait;
 
 use clap::Subcommand;
 
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::status::{ChainLine, MemberLine, gather, picture};
+use crate::status::{ChainLine, LearnerLine, MemberLine, gather, picture};
 
 /// What can be done with chains.
 #[derive(Debug, Subcommand)]
@@ -19,6 +22,32 @@ pub(crate) enum Command {
         /// The shard that the chain replicates
         shard: u64,
     },
+    /// Take a node out of a chain; it stays out until it is added again
+    #[command(after_help = "\
+Refused (status 1) when no member that is in sync would be left. Writes go on; nothing is waited
+out when the node lives.
+
+Examples:
+  catena chain remove-member 1 3 --dry-run
+  catena chain remove-member 1 3")]
+    RemoveMember(change::Args),
+    /// Bring a node into a chain: it follows as a learner and becomes the tail once it has caught up
+    #[command(after_help = "\
+Examples:
+  catena chain add-member 1 4 --dry-run
+  catena chain add-member 1 4
+  catena chain add-member 1 4 --no-wait && catena chain show 1")]
+    AddMember(change::Args),
+    /// Give up what only the other members had: the chain becomes this node alone (data loss)
+    #[command(after_help = "\
+The way out when every member that was in sync is gone for good, or when a replica is fenced. The
+chain goes on with what this node has; writes that only the others had are lost. Asks first; a script
+has to pass --yes.
+
+Examples:
+  catena chain recover 1 2 --dry-run
+  catena chain recover 1 2 --yes")]
+    Recover(change::Args),
 }
 
 /// Runs one command.
@@ -27,34 +56,52 @@ pub(crate) async fn run(
     global: &Global,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let chains = picture(&gather(global).await?).chains;
     match command {
-        Command::List if output.is_json() => chains.iter().try_for_each(|c| output.json(c)),
-        Command::List => output.table(
-            &ChainLine::HEADS,
-            chains.iter().map(ChainLine::row).collect(),
-        ),
-        Command::Show { shard } => {
-            let Some(chain) = chains.iter().find(|c| c.shard == shard) else {
-                return Err(Failure::new(
-                    Exit::NotFound,
-                    "not_found",
-                    format!("chain show {shard}"),
-                    "no such chain",
-                    "`catena chain list` names those there are",
-                ));
-            };
-            if output.is_json() {
-                return output.json(chain);
-            }
-            output.table(&ChainLine::HEADS, vec![chain.row()])?;
-            output.line(b"")?;
-            let heads = [
-                "node", "role", "in sync", "last", "durable", "commit", "applied", "reads", "why",
-            ];
-            output.table(&heads, chain.members.iter().map(member_row).collect())
+        Command::List => list(global, output).await,
+        Command::Show { shard } => show(shard, global, output).await,
+        Command::RemoveMember(args) => {
+            change::run(change::Kind::Remove, args, global, output).await
         }
+        Command::AddMember(args) => change::run(change::Kind::Add, args, global, output).await,
+        Command::Recover(args) => change::run(change::Kind::Recover, args, global, output).await,
     }
+}
+
+async fn list(global: &Global, output: &mut Output) -> Result<(), Failure> {
+    let chains = picture(&gather(global).await?).chains;
+    if output.is_json() {
+        return chains.iter().try_for_each(|chain| output.json(chain));
+    }
+    let rows = chains.iter().map(ChainLine::row);
+    output.table(&ChainLine::HEADS, rows.collect())
+}
+
+async fn show(shard: u64, global: &Global, output: &mut Output) -> Result<(), Failure> {
+    let chains = picture(&gather(global).await?).chains;
+    let Some(chain) = chains.iter().find(|chain| chain.shard == shard) else {
+        return Err(no_chain(&format!("chain show {shard}")));
+    };
+    if output.is_json() {
+        return output.json(chain);
+    }
+    output.table(&ChainLine::HEADS, vec![chain.row()])?;
+    output.line(b"")?;
+    let heads = [
+        "node", "role", "in sync", "last", "durable", "commit", "applied", "reads", "why",
+    ];
+    let members = chain.members.iter().map(member_row);
+    let learners = chain.learners.iter().map(learner_row);
+    output.table(&heads, members.chain(learners).collect())
+}
+
+fn no_chain(what: &str) -> Failure {
+    Failure::new(
+        Exit::NotFound,
+        "not_found",
+        what,
+        "no such chain",
+        "`catena chain list` names those there are",
+    )
 }
 
 fn member_row(member: &MemberLine) -> Vec<String> {
@@ -72,5 +119,15 @@ fn member_row(member: &MemberLine) -> Vec<String> {
             replica.why.clone(),
         ]),
     }
+    row
+}
+
+fn learner_row(learner: &LearnerLine) -> Vec<String> {
+    let done = learner.progress.map_or_else(String::new, |part| {
+        format!("it has {:.0} % of the data", part * 100.0)
+    });
+    let mut row = vec![learner.node.to_string(), "learner".into()];
+    row.extend(["no", "-", "-", "-", "-", "no"].map(String::from));
+    row.push(done);
     row
 }

@@ -7,7 +7,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::exit::Failure;
 use crate::output::Format;
-use crate::{arguments, bench, chain, completions, data, dev, jepsen, node, serve, status};
+use crate::{
+    arguments, bench, chain, completions, config, controller, data, dev, events, jepsen, master,
+    node, serve, status,
+};
 
 /// `catena`: a chain-replicated key-value store.
 #[derive(Debug, Parser)]
@@ -29,7 +32,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  catena dev                                   a cluster of three nodes on this machine
+  catena dev                                   a whole cluster on this machine
   export CATENA_ENDPOINTS=127.0.0.1:7401       any live node; the rest is discovered
   catena put greeting hello
   catena get greeting --output json
@@ -109,12 +112,23 @@ pub(crate) enum Command {
     Data(data::Command),
     /// Show the whole cluster on one screen, also when parts of it are down
     Status(status::Args),
-    /// Look at chains
+    /// Look at chains, and change them
     #[command(subcommand)]
     Chain(chain::Command),
     /// Look at nodes
     #[command(subcommand)]
     Node(node::Command),
+    /// Look at masters
+    #[command(subcommand)]
+    Master(master::Command),
+    /// Look at what configs the nodes have
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Show what the control plane saw and did, and why
+    Events(events::Args),
+    /// Switch the automatic loops off and on
+    #[command(subcommand)]
+    Controller(controller::Command),
     /// Put load on a cluster and measure it
     Bench(bench::Args),
     /// Check histories

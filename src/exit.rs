@@ -132,6 +132,8 @@ impl Failure {
     pub(crate) fn write(what: impl Into<String>, error: &catena_client::Error) -> Self {
         let exit = if error.is_unknown() {
             Exit::Unknown
+        } else if matches!(error.cause(), catena_client::Cause::NoSuch(_)) {
+            Exit::NotFound
         } else if error.is_unavailable() {
             Exit::Unavailable
         } else {
@@ -163,6 +165,8 @@ mod tests {
             (Error::Failed(Cause::NotReady("x".into())), 5, true),
             (Error::Failed(Cause::Invalid("x".into())), 1, false),
             (Error::Failed(Cause::NotANumber), 1, false),
+            (Error::Failed(Cause::Refused("x".into())), 1, false),
+            (Error::Failed(Cause::NoSuch("x".into())), 3, false),
             (Error::Failed(Cause::Internal("x".into())), 1, false),
         ];
         for (error, status, retryable) in cases {

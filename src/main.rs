@@ -10,13 +10,18 @@ mod bench;
 mod chain;
 mod cli;
 mod completions;
+mod config;
+mod controller;
 mod data;
 mod dev;
+mod events;
 mod exit;
 mod jepsen;
+mod master;
 mod node;
 mod output;
 mod serve;
+mod settings;
 mod status;
 mod version;
 
@@ -56,6 +61,12 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => on_one_thread(status::run(args, &global, &mut output))?,
         Command::Chain(command) => on_one_thread(chain::run(command, &global, &mut output))?,
         Command::Node(command) => on_one_thread(node::run(command, &global, &mut output))?,
+        Command::Master(command) => on_one_thread(master::run(command, &global, &mut output))?,
+        Command::Config(command) => on_one_thread(config::run(command, &global, &mut output))?,
+        Command::Events(args) => on_one_thread(events::run(args, &global, &mut output))?,
+        Command::Controller(command) => {
+            on_one_thread(controller::run(command, &global, &mut output))?;
+        }
         Command::Bench(args) => bench::run(args, &global, &mut output)?,
         Command::Jepsen(command) => return jepsen::run(command, &mut output),
         Command::Completions(args) => completions::run(args, &mut output)?,

@@ -2,6 +2,8 @@
 
 mod config;
 mod logging;
+mod master;
+mod master_config;
 mod node;
 mod parent;
 
@@ -26,6 +28,30 @@ Exit status: 0 asked to stop, 2 bad config, 3 wrong cluster, id or disk, 4 the d
 Example:
   catena serve node --config /etc/catena/node.toml --log-format json")]
     Node(NodeArgs),
+    /// Run a master
+    #[command(after_help = "\
+Every key is also a CATENA_* variable and a key of the --config file; a flag wins over a variable,
+a variable over the file. A master with an empty folder starts only with --bootstrap.
+
+Exit status: 0 asked to stop, 2 bad config, 3 wrong cluster, id or disk, 4 the disk failed,
+5 a copy of this master is running.
+
+Examples:
+  catena serve master --config /etc/catena/master.toml --log-format json
+  catena serve master --config /etc/catena/master.toml --bootstrap --shards 16   once, for a new cluster")]
+    Master(Box<MasterArgs>),
+}
+
+/// Arguments of `catena serve master`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MasterArgs {
+    #[command(flatten)]
+    keys: master_config::MasterFlags,
+    #[command(flatten)]
+    log: logging::LogArgs,
+    /// End when this process, the parent, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    parent_pid: Option<u32>,
 }
 
 /// Arguments of `catena serve node`.
@@ -42,11 +68,33 @@ pub(crate) struct NodeArgs {
 
 /// Runs a daemon until it is asked to stop.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    let Command::Node(args) = command;
-    if let Some(parent) = args.parent_pid {
+    match command {
+        Command::Node(args) => {
+            let start = prepare(args.parent_pid, &args.log, || config::resolve(args.keys))?;
+            crate::on_all_threads(node::run(start))
+        }
+        Command::Master(args) => {
+            let MasterArgs {
+                keys,
+                log,
+                parent_pid,
+            } = *args;
+            let start = prepare(parent_pid, &log, || master_config::resolve(keys))?;
+            crate::on_all_threads(master::run(start))
+        }
+    }
+}
+
+/// What comes before a daemon's start: nothing of it touches a folder.
+fn prepare<T>(
+    parent: Option<u32>,
+    log: &logging::LogArgs,
+    resolve: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if let Some(parent) = parent {
         end_with_parent(parent)?;
     }
-    let start = config::resolve(args.keys)?;
-    logging::start(&args.log)?;
-    crate::on_all_threads(node::run(start))
+    let start = resolve()?;
+    logging::start(log)?;
+    Ok(start)
 }

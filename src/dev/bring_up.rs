@@ -1,16 +1,18 @@
-//! Brings a cluster up: waits until it can serve, and plays the master's part where there is none yet.
+//! Brings a cluster up: waits until it can serve, and plays the master's part where there is none.
 //!
 //! A new shard begins in a `creating` epoch (rule C4). Once every member has
-//! reported in sync there, the next config says `serving`; here it is written
-//! to the snapshot store, where every node looks for news.
+//! reported in sync there, the next config says `serving`: the masters see to
+//! that; without them it is written here, to the snapshot store, where every node
+//! looks for news. A cluster that was there before serves without its masters.
 
 use std::time::Duration;
 
+use catena_client::Told;
 use catena_master::bootstrap;
 use catena_proto::config::{ChainConfig, ChainPhase, ClusterConfig};
 use catena_proto::wire;
 
-use super::layout::Layout;
+use super::layout::{ClusterFile, Layout};
 use super::store;
 use crate::exit::Failure;
 use crate::output::note;
@@ -19,6 +21,8 @@ use crate::output::note;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long one node's answer is waited for.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the masters of a cluster that serves already may take to elect a leader before it is announced without.
+const LEADER_GRACE: Duration = Duration::from_secs(3);
 /// After this long, and again each time, the user is told what is waited for.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -40,15 +44,87 @@ pub(crate) async fn until_serving(layout: &Layout, config: ClusterConfig) -> Res
     Ok(())
 }
 
+/// Returns when every chain that there is serves, and a new cluster has all its processes.
+///
+/// A cluster that was there before does not need its masters for that; they are
+/// given [`LEADER_GRACE`], so that whoever looks next finds them at work.
+pub(crate) async fn under_masters(cluster: &ClusterFile) {
+    let new = cluster.to_bootstrap.is_some();
+    wait(async || {
+        if new && let Some(obstacle) = no_leader(cluster).await {
+            return Some(obstacle);
+        }
+        let answers = ask(cluster.nodes.iter().map(|node| node.addr.to_string())).await;
+        if new && answers.len() < cluster.nodes.len() {
+            return Some(format!(
+                "{} of {} nodes answer",
+                answers.len(),
+                cluster.nodes.len()
+            ));
+        }
+        obstacle_in_newest(&answers)
+    })
+    .await;
+    let leader = wait(async || no_leader(cluster).await);
+    // Without one, the cluster serves all the same.
+    let _ = tokio::time::timeout(LEADER_GRACE, leader).await;
+}
+
+/// Why the masters cannot change anything yet.
+async fn no_leader(cluster: &ClusterFile) -> Option<String> {
+    let mut asked = tokio::task::JoinSet::new();
+    for master in &cluster.masters {
+        let addr = master.addr.to_string();
+        asked.spawn(async move { catena_client::status_at(&addr, ASK_TIMEOUT).await });
+    }
+    let (mut answered, mut leads) = (0, false);
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Ok(Told::Master(status))) = answer {
+            answered += 1;
+            leads |= status.role == "leader";
+        }
+    }
+    if answered < cluster.masters.len() {
+        let all = cluster.masters.len();
+        return Some(format!("{answered} of {all} masters answer"));
+    }
+    (!leads).then(|| "the masters have no leader".into())
+}
+
+/// What keeps a chain of the newest config that any node holds from serving.
+fn obstacle_in_newest(answers: &[wire::NodeStatusResponse]) -> Option<String> {
+    let position =
+        |c: &wire::ClusterConfig| c.position.map_or((0, 0), |p| (p.generation, p.version));
+    let held = answers.iter().filter_map(|answer| answer.config.as_ref());
+    let newest = held.max_by_key(|c| position(c)).cloned();
+    let config = newest.and_then(|config| ClusterConfig::try_from(config).ok());
+    let Some(config) = config.filter(|config| !config.chains.is_empty()) else {
+        return Some("no node knows of any chain yet".into());
+    };
+    let creating = |chain: &&ChainConfig| chain.phase == ChainPhase::Creating;
+    if let Some(chain) = config.chains.values().find(creating) {
+        return Some(format!("shard {} is being created", chain.shard));
+    }
+    first_obstacle(&config, answers, not_serving)
+}
+
 /// What keeps one member of a chain from being where it should be; `None` if nothing does.
 type Obstacle = fn(&ChainConfig, &wire::ReplicaStatus) -> Option<String>;
 
 /// Looks again and again until no member of any chain has an obstacle.
 async fn until(config: &ClusterConfig, obstacle: Obstacle) {
+    wait(async || {
+        let answers = ask(config.nodes.values().map(|node| node.addr.clone())).await;
+        first_obstacle(config, &answers, obstacle)
+    })
+    .await;
+}
+
+/// Looks again and again until there is no obstacle, and tells the user of one that stays.
+async fn wait(look: impl AsyncFn() -> Option<String>) {
     let mut told = tokio::time::Instant::now();
     loop {
-        let answers = ask(config).await;
-        let Some(found) = first_obstacle(config, &answers, obstacle) else {
+        let Some(found) = look().await else {
             return;
         };
         if told.elapsed() >= TELL_EVERY {
@@ -59,10 +135,9 @@ async fn until(config: &ClusterConfig, obstacle: Obstacle) {
     }
 }
 
-async fn ask(config: &ClusterConfig) -> Vec<wire::NodeStatusResponse> {
+async fn ask(nodes: impl Iterator<Item = String>) -> Vec<wire::NodeStatusResponse> {
     let mut asked = tokio::task::JoinSet::new();
-    for info in config.nodes.values() {
-        let addr = info.addr.clone();
+    for addr in nodes {
         asked.spawn(async move { catena_client::node_status_at(&addr, ASK_TIMEOUT).await });
     }
     let mut answers = Vec::new();

@@ -3,7 +3,9 @@
 //! ```text
 //! DIR/cluster.json   ids, addresses and engine; written last, so that it marks a folder that is whole
 //! DIR/lock           held while a `catena dev` runs on the folder
+//! DIR/settings.toml  the settings that the cluster was made with, if any were named
 //! DIR/store/         the snapshot store
+//! DIR/master-N/      the data folder of master N, and DIR/master-N.log what it says
 //! DIR/node-N/        the data folder of node N
 //! DIR/node-N.log     what node N says
 //! ```
@@ -24,11 +26,29 @@ pub(crate) struct ClusterFile {
     pub(crate) cluster_id: ClusterId,
     /// What keeps the nodes' states on disk.
     pub(crate) engine: String,
+    /// Its masters, in the order of their ids; none in a cluster that was made without.
+    #[serde(default)]
+    pub(crate) masters: Vec<NodeEntry>,
     /// Its nodes, in the order of their ids.
     pub(crate) nodes: Vec<NodeEntry>,
+    /// What the masters make the cluster from, until it is made. From then on a master whose folder was emptied
+    /// does not start: it would vote again on what it has voted on before.
+    #[serde(default)]
+    pub(crate) to_bootstrap: Option<BootstrapEntry>,
 }
 
-/// A node and its addresses.
+/// How the masters shall make the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BootstrapEntry {
+    /// Members of each chain.
+    pub(crate) replicas: u32,
+    /// Where one shard ends and the next begins.
+    pub(crate) split_keys: Vec<String>,
+    /// Whether `settings.toml` is there.
+    pub(crate) settings: bool,
+}
+
+/// A node or master and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeEntry {
     /// Its id.
@@ -107,6 +127,21 @@ impl Layout {
         self.dir.join(format!("node-{id}.log"))
     }
 
+    /// The data folder of a master.
+    pub(crate) fn master_dir(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("master-{id}"))
+    }
+
+    /// Where a master's words go.
+    pub(crate) fn master_log(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("master-{id}.log"))
+    }
+
+    /// The settings that the cluster was made with.
+    pub(crate) fn settings_file(&self) -> PathBuf {
+        self.dir.join("settings.toml")
+    }
+
     /// The snapshot store's folder.
     pub(crate) fn store_dir(&self) -> PathBuf {
         self.dir.join("store")
@@ -180,6 +215,8 @@ mod tests {
         ClusterFile {
             cluster_id: ClusterId::new(7),
             engine: "memory".into(),
+            masters: Vec::new(),
+            to_bootstrap: None,
             nodes: vec![NodeEntry {
                 id: 1,
                 addr: SocketAddr::from(([127, 0, 0, 1], 1)),

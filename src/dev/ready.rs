@@ -1,10 +1,10 @@
 //! What a local cluster tells the world once it serves: the table, and the ready file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::layout::{ClusterFile, Layout, write_whole};
+use super::layout::{ClusterFile, Layout, NodeEntry, write_whole};
 use super::process::Process;
 use crate::exit::Failure;
 use crate::output::Output;
@@ -32,9 +32,19 @@ struct Entry {
 }
 
 impl Ready {
-    /// The cluster as it runs now; `processes` in the order of the cluster's nodes.
+    /// The cluster as it runs now; `processes` are its masters, then its nodes.
     pub(crate) fn new(layout: &Layout, cluster: &ClusterFile, processes: &[Process]) -> Self {
-        let nodes = cluster.nodes.iter().zip(processes);
+        let (masters, nodes) = processes.split_at(cluster.masters.len().min(processes.len()));
+        let entry = |entry: &NodeEntry, process: &Process, dir: PathBuf| Entry {
+            id: entry.id,
+            addr: entry.addr.to_string(),
+            http: entry.http.to_string(),
+            pid: process.pid(),
+            dir: dir.display().to_string(),
+            cmd: process.cmd.clone(),
+        };
+        let masters = cluster.masters.iter().zip(masters);
+        let nodes = cluster.nodes.iter().zip(nodes);
         Self {
             cluster_id: cluster.cluster_id.to_string(),
             endpoints: cluster
@@ -43,16 +53,11 @@ impl Ready {
                 .map(|node| node.addr.to_string())
                 .collect(),
             snapshot_store: super::store::url(layout),
-            masters: Vec::new(),
+            masters: masters
+                .map(|(it, process)| entry(it, process, layout.master_dir(it.id)))
+                .collect(),
             nodes: nodes
-                .map(|(node, process)| Entry {
-                    id: node.id,
-                    addr: node.addr.to_string(),
-                    http: node.http.to_string(),
-                    pid: process.pid(),
-                    dir: layout.node_dir(node.id).display().to_string(),
-                    cmd: process.cmd.clone(),
-                })
+                .map(|(it, process)| entry(it, process, layout.node_dir(it.id)))
                 .collect(),
         }
     }

@@ -27,6 +27,12 @@ pub(crate) fn url(layout: &Layout) -> String {
     url
 }
 
+/// Makes the store's folder, where it is not there.
+pub(crate) fn make(layout: &Layout) -> Result<(), Failure> {
+    let made = std::fs::create_dir_all(layout.store_dir());
+    made.map_err(|why| failed("making the store", layout, &why))
+}
+
 /// Adds a state.
 pub(crate) async fn write(layout: &Layout, config: &ClusterConfig) -> Result<(), Failure> {
     let name = Path::from(snapshot::name(config.position));
@@ -64,9 +70,8 @@ pub(crate) async fn newest(layout: &Layout, cluster: ClusterId) -> Result<Cluste
 }
 
 fn open(layout: &Layout) -> Result<LocalFileSystem, Failure> {
-    let dir = layout.store_dir();
-    std::fs::create_dir_all(&dir).map_err(|why| failed("making the store", layout, &why))?;
-    LocalFileSystem::new_with_prefix(&dir).map_err(|why| failed("opening the store", layout, &why))
+    make(layout)?;
+    LocalFileSystem::new_with_prefix(layout.store_dir()).map_err(|why| failed("opening the store", layout, &why))
 }
 
 fn failed(what: &str, layout: &Layout, why: &dyn std::fmt::Display) -> Failure {

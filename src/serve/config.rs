@@ -4,7 +4,7 @@
 //! is versioned, and needs no restart.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use catena_chainnode::engine::EngineKind;
 use catena_proto::ids::{ClusterId, NodeId};
@@ -105,17 +105,22 @@ pub(crate) struct NodeStart {
 
 /// Reads the file, if one is named, and puts flags and variables over it.
 pub(crate) fn resolve(flags: NodeFlags) -> Result<NodeStart, Failure> {
-    let text = match &flags.config {
-        None => String::new(),
-        Some(path) => std::fs::read_to_string(path).map_err(|why| {
-            bad(
-                format!("reading {}", path.display()),
-                why.to_string(),
-                "check the path that --config names",
-            )
-        })?,
-    };
+    let text = read(flags.config.as_deref())?;
     merge(flags, &text)
+}
+
+/// The text of the file that `--config` names; none is an empty one.
+pub(crate) fn read(path: Option<&Path>) -> Result<String, Failure> {
+    let Some(path) = path else {
+        return Ok(String::new());
+    };
+    std::fs::read_to_string(path).map_err(|why| {
+        bad(
+            format!("reading {}", path.display()),
+            why.to_string(),
+            "check the path that --config names",
+        )
+    })
 }
 
 fn merge(flags: NodeFlags, file: &str) -> Result<NodeStart, Failure> {
@@ -171,7 +176,8 @@ fn merge(flags: NodeFlags, file: &str) -> Result<NodeStart, Failure> {
     })
 }
 
-fn masters(list: Option<Vec<String>>) -> Result<Vec<String>, Failure> {
+/// Checks the masters' addresses one by one.
+pub(crate) fn masters(list: Option<Vec<String>>) -> Result<Vec<String>, Failure> {
     let words = list
         .unwrap_or_default()
         .into_iter()
@@ -189,7 +195,8 @@ fn masters(list: Option<Vec<String>>) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
-fn needed<T>(value: Option<T>, key: &str) -> Result<T, Failure> {
+/// The value of a key that has no default.
+pub(crate) fn needed<T>(value: Option<T>, key: &str) -> Result<T, Failure> {
     value.ok_or_else(|| {
         let flag = key.replace('_', "-");
         let variable = key.to_uppercase();
@@ -203,7 +210,8 @@ fn needed<T>(value: Option<T>, key: &str) -> Result<T, Failure> {
     })
 }
 
-fn bad(what: impl Into<String>, why: impl Into<String>, help: &str) -> Failure {
+/// A start-up config that cannot be used.
+pub(crate) fn bad(what: impl Into<String>, why: impl Into<String>, help: &str) -> Failure {
     Failure::daemon(DaemonExit::BadConfig, "bad_config", what, why, help)
 }
 

@@ -1,21 +1,15 @@
 //! A storage node as a process: started, watched, and ended with the status that its supervisor counts on.
 
 use catena_chainnode::runtime::{Fatal, Node, NodeConfig, StartError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::NodeStart;
 use crate::exit::{DaemonExit, Failure};
 
 /// Runs the node until it is asked to stop, or cannot go on.
 pub(crate) async fn run(start: NodeStart) -> Result<(), Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|why| Failure::local("listening for signals", why, "try again"))
-    };
     // Before the node starts, so that it can be stopped at any time.
-    let (mut terminate, mut interrupt) = (
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::interrupt())?,
-    );
+    let mut asked = Asked::listen()?;
     let what = format!("node {}", start.node);
     tracing::info!(advertise = start.advertise, zone = start.zone, dir = %start.dir.display(), "{what}");
     let starting = Node::start(NodeConfig {
@@ -34,22 +28,53 @@ pub(crate) async fn run(start: NodeStart) -> Result<(), Failure> {
     });
     let node = tokio::select! {
         started = starting => started.map_err(|why| not_started(&what, &why))?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = asked.to_stop() => return Ok(()),
     };
     tracing::info!(addr = %node.addr, http = %node.http, "{what} listens");
     tokio::select! {
         why = node.failed() => return Err(ended(&what, why)),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = asked.to_stop() => {}
     }
     tracing::info!("{what} stops");
     node.shutdown().await;
     Ok(())
 }
 
+/// The signals that ask a daemon to stop.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Asked {
+    /// From now on, they are not deadly.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|why| Failure::local("listening for signals", why, "try again"))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns at the next one.
+    pub(crate) async fn to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 fn not_started(what: &str, why: &StartError) -> Failure {
-    let (exit, code, help) = match why.exit_status() {
+    refused(what, why.exit_status(), why)
+}
+
+/// A daemon's start that came to nothing, with the exit status that its room gave it.
+pub(crate) fn refused(what: &str, status: u8, why: &dyn std::fmt::Display) -> Failure {
+    let (exit, code, help) = match status {
         2 => (
             DaemonExit::BadConfig,
             "bad_config",
@@ -58,19 +83,19 @@ fn not_started(what: &str, why: &StartError) -> Failure {
         3 => (
             DaemonExit::WrongIdentity,
             "wrong_identity",
-            "give the node its own folder, id and cluster",
+            "give the process its own folder, id and cluster",
         ),
         4 => (
             DaemonExit::DiskFailed,
             "disk_failed",
-            "look at the disk and its free space, then start the node again",
+            "look at the disk and its free space, then start the process again",
         ),
         5 => (
             DaemonExit::AlreadyRunning,
             "already_running",
             "stop the other process first",
         ),
-        _ => (DaemonExit::Failed, "failed", "see the node's log"),
+        _ => (DaemonExit::Failed, "failed", "see its log"),
     };
     Failure::daemon(
         exit,

@@ -3,122 +3,86 @@
 use std::collections::BTreeMap;
 
 use catena_proto::wire;
-use serde::Serialize;
 
 use super::Seen;
-use super::gather::NodeSeen;
+use super::gather::{MasterSeen, NodeSeen};
+use super::lines::{
+    AlarmLine, ChainLine, LearnerLine, MasterLine, MemberLine, NodeLine, StatusLine,
+};
 use super::when::rfc3339;
 use crate::output::{JsonBytes, printable};
 
-/// The whole cluster.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct StatusLine {
-    cluster_id: String,
-    config_version: u64,
-    control_plane: &'static str,
-    masters: Vec<MasterLine>,
-    pub(crate) nodes: Vec<NodeLine>,
-    pub(crate) chains: Vec<ChainLine>,
-    pub(crate) alarms: Vec<AlarmLine>,
-}
-
-/// One master.
-#[derive(Clone, Debug, Serialize)]
-struct MasterLine {
-    id: u64,
-    addr: String,
-    role: &'static str,
-    term: u64,
-    applied: u64,
-}
-
-/// One node.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct NodeLine {
-    pub(crate) id: u64,
-    addr: String,
-    incarnation: Option<u64>,
-    state: &'static str,
-    zone: String,
-    /// Only a master knows what it sent.
-    sent_version: Option<u64>,
-    acked_version: Option<u64>,
-    /// Absent while a replica that the config names is not yet in its epoch.
-    effective_version: Option<u64>,
-    config_source: Option<String>,
-    why: String,
-}
-
-/// One chain.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ChainLine {
-    pub(crate) shard: u64,
-    start: JsonBytes,
-    end: Option<JsonBytes>,
-    epoch: u64,
-    pub(crate) state: &'static str,
-    pub(crate) members: Vec<MemberLine>,
-    learners: Vec<LearnerLine>,
-    pub(crate) why: String,
-    #[serde(skip)]
-    range: String,
-}
-
-/// One member of a chain.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct MemberLine {
-    pub(crate) node: u64,
-    pub(crate) role: &'static str,
-    pub(crate) in_sync: bool,
-    pub(crate) last_seq: Option<u64>,
-    pub(crate) commit_seq: Option<u64>,
-    #[serde(skip)]
-    pub(crate) details: Option<wire::ReplicaStatus>,
-}
-
-/// One learner of a chain.
-#[derive(Clone, Debug, Serialize)]
-struct LearnerLine {
-    node: u64,
-    progress: Option<u64>,
-}
-
-/// Something that a person should look at.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct AlarmLine {
-    pub(crate) name: String,
-    pub(crate) since: String,
-    pub(crate) detail: String,
-}
-
-/// Draws the picture.
+/// Draws the picture. What the leader knows comes first; without one, everybody speaks for itself.
 pub(crate) fn picture(seen: &Seen) -> StatusLine {
-    let mut alarms = Vec::new();
-    for (id, node) in &seen.nodes {
-        let Ok(status) = &node.status else { continue };
-        alarms.extend(status.alarms.iter().map(|alarm| AlarmLine {
-            name: alarm.name.clone(),
-            since: rfc3339(alarm.since_ms),
-            detail: format!("node {id}: {}", alarm.detail),
-        }));
-    }
+    let leader = seen.leader();
     StatusLine {
         cluster_id: seen.cluster.to_string(),
         config_version: seen.config.position.map_or(0, |p| p.version),
-        // No process that could be one has been asked: a cluster of nodes alone serves all the same.
-        control_plane: "unreachable",
-        masters: Vec::new(),
+        control_plane: control_plane(seen),
+        masters: seen
+            .masters
+            .iter()
+            .map(|(id, master)| master_line(*id, master))
+            .collect(),
         nodes: seen
             .nodes
             .iter()
-            .map(|(id, node)| node_line(*id, node))
+            .map(|(id, node)| node_line(*id, node, view_of(leader, *id)))
             .collect(),
         chains: newest_chains(seen)
             .values()
             .map(|chain| chain_line(chain, seen))
             .collect(),
-        alarms,
+        alarms: alarms(seen),
+        paused_controllers: leader.map_or_else(Vec::new, |l| l.paused_controllers.clone()),
     }
+}
+
+/// Whether the masters can change anything, and whether they could still after one more is lost.
+fn control_plane(seen: &Seen) -> &'static str {
+    let all_answer = seen.masters.values().all(|master| master.status.is_ok());
+    match seen.leader() {
+        None => "unreachable",
+        Some(_) if all_answer => "healthy",
+        Some(_) => "degraded",
+    }
+}
+
+fn alarms(seen: &Seen) -> Vec<AlarmLine> {
+    let line = |alarm: &wire::Alarm, detail: String| AlarmLine {
+        name: alarm.name.clone(),
+        since: rfc3339(alarm.since_ms),
+        detail,
+    };
+    let of_leader = seen.leader().into_iter().flat_map(|leader| &leader.alarms);
+    let mut alarms: Vec<AlarmLine> = of_leader
+        .map(|alarm| line(alarm, alarm.detail.clone()))
+        .collect();
+    for (id, node) in &seen.nodes {
+        let Ok(status) = &node.status else { continue };
+        let of_node = status.alarms.iter();
+        alarms.extend(of_node.map(|alarm| line(alarm, format!("node {id}: {}", alarm.detail))));
+    }
+    alarms
+}
+
+fn master_line(id: u64, master: &MasterSeen) -> MasterLine {
+    let (status, why) = match &master.status {
+        Ok(status) => (Some(status), String::new()),
+        Err(why) => (None, why.clone()),
+    };
+    MasterLine {
+        id,
+        addr: master.addr.clone(),
+        role: status.map_or_else(|| "down".into(), |status| status.role.clone()),
+        term: status.map(|status| status.term),
+        applied: status.map(|status| status.applied),
+        why,
+    }
+}
+
+fn view_of(leader: Option<&wire::MasterStatusResponse>, node: u64) -> Option<&wire::NodeView> {
+    leader?.nodes.iter().find(|view| view.node_id == node)
 }
 
 /// Each chain as the newest config of it says that anybody holds: a chain's config spreads along
@@ -138,18 +102,43 @@ fn newest_chains(seen: &Seen) -> BTreeMap<u64, &wire::ChainConfig> {
     newest
 }
 
-fn node_line(id: u64, node: &NodeSeen) -> NodeLine {
+fn node_line(id: u64, node: &NodeSeen, view: Option<&wire::NodeView>) -> NodeLine {
+    let mut line = by_itself(id, node);
+    let Some(view) = view else { return line };
+    let version = |position: Option<wire::ConfigPosition>| position.map(|p| p.version);
+    line.state.clone_from(&view.state);
+    line.sent_version = version(view.sent).unwrap_or(0);
+    line.acked_version = version(view.acked).or(line.acked_version);
+    line.effective_version = version(view.effective).or(line.effective_version);
+    if line.incarnation.is_none() && view.incarnation > 0 {
+        line.incarnation = Some(view.incarnation);
+    }
+    if line.config_source.is_none() && !view.config_source.is_empty() {
+        line.config_source = Some(view.config_source.clone());
+    }
+    line.report_age_ms = Some(view.report_age_ms);
+    line.refusal.clone_from(&view.refusal);
+    if line.why.is_empty() && !view.refusal.is_empty() {
+        line.why = format!("it refuses a config: {}", view.refusal);
+    }
+    line
+}
+
+/// The node by its own words alone.
+fn by_itself(id: u64, node: &NodeSeen) -> NodeLine {
     let mut line = NodeLine {
         id,
         addr: node.info.addr.clone(),
         incarnation: None,
-        state: "down",
+        state: "down".into(),
         zone: node.info.zone.clone(),
-        sent_version: None,
+        sent_version: 0,
         acked_version: None,
         effective_version: None,
         config_source: None,
         why: String::new(),
+        report_age_ms: None,
+        refusal: String::new(),
     };
     let status = match &node.status {
         Ok(status) => status,
@@ -158,12 +147,9 @@ fn node_line(id: u64, node: &NodeSeen) -> NodeLine {
             return line;
         }
     };
-    let version = status
-        .config
-        .as_ref()
-        .and_then(|c| c.position)
-        .map(|p| p.version);
-    line.state = "up";
+    let held = status.config.as_ref().and_then(|c| c.position);
+    let version = held.map(|p| p.version);
+    line.state = "up".into();
     line.incarnation = Some(status.incarnation);
     line.acked_version = version;
     line.effective_version = version.filter(|_| is_effective(status));
@@ -188,18 +174,22 @@ fn chain_line(chain: &wire::ChainConfig, seen: &Seen) -> ChainLine {
     let members: Vec<MemberLine> = (0..chain.members.len())
         .map(|place| member_line(chain, place, seen))
         .collect();
+    let view = seen.leader().and_then(|leader| {
+        let mut views = leader.chains.iter();
+        views.find(|view| view.shard_id == chain.shard_id)
+    });
+    let learners = learners(chain, seen, view, &members);
     let (state, why) = judge(chain, &members);
+    let (state, why) = match view {
+        Some(view) if state == "healthy" => by_leader(view, members.len(), &learners),
+        _ => (state, why),
+    };
     let end = chain.end_key.as_ref();
     let range = format!(
         "[{}, {})",
         printable(&chain.start_key),
         end.map_or_else(|| "end".into(), |end| printable(end))
     );
-    let learners = seen
-        .config
-        .learners
-        .iter()
-        .filter(|l| l.shard_id == chain.shard_id);
     ChainLine {
         shard: chain.shard_id,
         start: JsonBytes::from(&chain.start_key[..]),
@@ -207,15 +197,64 @@ fn chain_line(chain: &wire::ChainConfig, seen: &Seen) -> ChainLine {
         epoch: chain.epoch,
         state,
         members,
-        learners: learners
-            .map(|l| LearnerLine {
-                node: l.node_id,
-                progress: replica(seen, l.node_id, chain.shard_id).map(|r| r.applied_seq),
-            })
-            .collect(),
+        learners,
         why,
         range,
     }
+}
+
+/// A chain whose members all serve is not healthy as long as it has fewer of them than it shall have.
+fn by_leader(
+    view: &wire::ChainView,
+    members: usize,
+    learners: &[LearnerLine],
+) -> (&'static str, String) {
+    let wanted = usize::try_from(view.replicas_wanted).unwrap_or(usize::MAX);
+    if members >= wanted {
+        return ("healthy", view.why.clone());
+    }
+    if !view.why.is_empty() {
+        return ("degraded", view.why.clone());
+    }
+    let mut why = format!("it has {members} members of {wanted}");
+    for learner in learners {
+        why += &format!("; node {} follows as learner", learner.text());
+    }
+    ("degraded", why)
+}
+
+fn learners(
+    chain: &wire::ChainConfig,
+    seen: &Seen,
+    view: Option<&wire::ChainView>,
+    members: &[MemberLine],
+) -> Vec<LearnerLine> {
+    if let Some(view) = view {
+        let line = |learner: &wire::LearnerView| LearnerLine {
+            node: learner.node_id,
+            progress: Some(learner.progress.clamp(0.0, 1.0)),
+        };
+        return view.learners.iter().map(line).collect();
+    }
+    let committed = members.iter().filter_map(|m| m.commit_seq).max();
+    let line = |learner: &wire::Learner| LearnerLine {
+        node: learner.node_id,
+        progress: replica(seen, learner.node_id, chain.shard_id)
+            .and_then(|replica| part(replica.applied_seq, committed?)),
+    };
+    let all = seen.config.learners.iter();
+    all.filter(|learner| learner.shard_id == chain.shard_id)
+        .map(line)
+        .collect()
+}
+
+/// How much of `all` is `done`, 0 to 1; good enough for people.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a part of one, for people: three digits are enough"
+)]
+fn part(done: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| (done.min(all) as f64) / (all as f64))
 }
 
 fn replica(seen: &Seen, node: u64, shard: u64) -> Option<&wire::ReplicaStatus> {
@@ -308,85 +347,6 @@ fn reason(replica: &wire::ReplicaStatus) -> &str {
         "it gives no reason"
     } else {
         &replica.why
-    }
-}
-
-impl StatusLine {
-    /// The first line of the screen.
-    pub(crate) fn headline(&self) -> String {
-        let up = self.nodes.iter().filter(|n| n.state == "up").count();
-        let healthy = self.chains.iter().filter(|c| c.state == "healthy").count();
-        let masters = if self.masters.is_empty() {
-            "no masters"
-        } else {
-            self.control_plane
-        };
-        format!(
-            "cluster {}   config version {}   control plane: {} ({masters})   nodes {up}/{} up   chains {healthy}/{} healthy",
-            self.cluster_id,
-            self.config_version,
-            self.control_plane,
-            self.nodes.len(),
-            self.chains.len(),
-        )
-    }
-}
-
-impl NodeLine {
-    /// Headings of [`NodeLine::row`].
-    pub(crate) const HEADS: [&'static str; 7] = [
-        "node",
-        "address",
-        "state",
-        "config",
-        "effective",
-        "source",
-        "why",
-    ];
-
-    /// The node as a row of a table.
-    pub(crate) fn row(&self) -> Vec<String> {
-        let number = |n: Option<u64>| n.map_or_else(|| "-".into(), |n| n.to_string());
-        vec![
-            self.id.to_string(),
-            self.addr.clone(),
-            self.state.into(),
-            number(self.acked_version),
-            number(self.effective_version),
-            self.config_source.clone().unwrap_or_else(|| "-".into()),
-            self.why.clone(),
-        ]
-    }
-}
-
-impl ChainLine {
-    /// Headings of [`ChainLine::row`].
-    pub(crate) const HEADS: [&'static str; 6] = [
-        "shard",
-        "keys",
-        "epoch",
-        "state",
-        "members, head first",
-        "why",
-    ];
-
-    /// The chain as a row of a table; a member that is not in sync carries an exclamation mark.
-    pub(crate) fn row(&self) -> Vec<String> {
-        let members = self.members.iter().map(|member| {
-            let mark = if member.in_sync { "" } else { "!" };
-            let commit = member
-                .commit_seq
-                .map_or_else(|| "-".into(), |seq| seq.to_string());
-            format!("{}{mark}@{commit}", member.node)
-        });
-        vec![
-            self.shard.to_string(),
-            self.range.clone(),
-            self.epoch.to_string(),
-            self.state.into(),
-            members.collect::<Vec<_>>().join(" > "),
-            self.why.clone(),
-        ]
     }
 }
 

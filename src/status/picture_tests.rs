@@ -65,6 +65,7 @@ fn healthy() -> Seen {
         cluster: ClusterId::new(7),
         config: status(1, &chain).config.expect("a config"),
         nodes: (1..=3).map(|id| (id, node(id))).collect(),
+        masters: BTreeMap::new(),
     }
 }
 
@@ -89,7 +90,7 @@ fn a_healthy_cluster_in_the_very_fields_that_scripts_count_on() {
         json["nodes"][0],
         serde_json::json!({
             "id": 1, "addr": "h:1", "incarnation": 9, "state": "up", "zone": "",
-            "sent_version": null, "acked_version": 2, "effective_version": 2,
+            "sent_version": 0, "acked_version": 2, "effective_version": 2,
             "config_source": "disk", "why": "",
         })
     );
