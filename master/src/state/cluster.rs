@@ -141,7 +141,7 @@ impl MasterState {
         if !chains.is_empty() {
             // One line for all of them: a cluster of many shards would push everything else out of the log.
             let told = command.told(&format!(
-                "{} registered, as many as each chain wants members: chains made: {}",
+                "nodes registered: {}, as many as each chain wants members; chains made: {}",
                 self.plan.replicas,
                 chains.len()
             ));

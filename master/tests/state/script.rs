@@ -194,7 +194,11 @@ impl Play {
         let evidence = match words.get(1) {
             Some(&"dead") => Evidence::SeemsDead {
                 survivor: named()?,
-                survivor_reported: if words.contains(&"late") { early } else { late },
+                survivor_reported: if words.contains(&"late") || words.contains(&"tie") {
+                    early
+                } else {
+                    late
+                },
                 last_sign: if words.contains(&"late") { late } else { early },
                 witness: option(&words, "witness")?.map_or(named()?, NodeId::new),
             },
