@@ -11,7 +11,7 @@ use catena_proto::time::Mono;
 use super::discrepancy::{Discrepancy, SignGone, UselessWhy};
 use super::limits::{LEARNER_GONE_AFTER, LEARNER_LAG_RECORDS_MAX, LEARNER_LAG_TIME_MAX};
 use super::observed::{NodeSeen, Observed, Subscription};
-use super::suspicion::{broken_links, in_service};
+use super::suspicion::{broken_links, in_service, is_broken};
 use crate::state::{MasterState, ShardRecord};
 
 /// Every difference between `desired` and `observed` at `now`; none before there is a cluster. Nodes come first,
@@ -29,15 +29,19 @@ pub fn compare(desired: &MasterState, observed: &Observed, now: Mono) -> Vec<Dis
     };
     let mut found = Vec::new();
     compared.nodes(&mut found);
-    let behind: BTreeSet<NodeId> = found.iter().filter_map(behind).collect();
     let links = broken_links(config, observed, now).into_iter();
     found.extend(links.map(|(low, high)| Discrepancy::LinkBroken { low, high }));
-    for chain in config.chains.values() {
-        if let Some(record) = desired.shard(chain.shard) {
-            compared.members(chain, record, &mut found);
-            compared.length(chain, record, &behind, &mut found);
-            compared.learners(chain, record, &mut found);
-        }
+    let chains = || {
+        let chains = config.chains.values();
+        chains.filter_map(|chain| Some((chain, desired.shard(chain.shard)?)))
+    };
+    for (chain, record) in chains() {
+        compared.members(chain, record, &mut found);
+    }
+    let behind: BTreeSet<NodeId> = found.iter().filter_map(behind).collect();
+    for (chain, record) in chains() {
+        compared.length(chain, record, &behind, &mut found);
+        compared.learners(chain, record, &mut found);
     }
     found
 }
@@ -65,10 +69,10 @@ impl Compared<'_> {
         for (node, registered) in &self.config.nodes {
             let node = *node;
             let seen = self.observed.node(node);
-            if let Some(sign) = self.sign_gone(seen) {
-                if serving.contains(&node) {
-                    found.push(Discrepancy::SeemsDead { node, sign });
-                }
+            if let Some(sign) = self.sign_gone(seen)
+                && serving.contains(&node)
+            {
+                found.push(Discrepancy::SeemsDead { node, sign });
             }
             let Some(seen) = seen.filter(|s| s.is_connected() && s.last.is_some()) else {
                 continue;
@@ -77,7 +81,7 @@ impl Compared<'_> {
                 // It is about to be registered anew.
                 continue;
             }
-            self.versions(node, seen, found);
+            self.versions(node, seen, serving.contains(&node), found);
             if let Some(refusal) = &seen.refusal {
                 found.push(Discrepancy::Refusing {
                     node,
@@ -85,7 +89,6 @@ impl Compared<'_> {
                     reason: refusal.reason.clone(),
                 });
             }
-            self.replicas(node, seen, found);
         }
     }
 
@@ -97,9 +100,10 @@ impl Compared<'_> {
         }
     }
 
-    fn versions(&self, node: NodeId, seen: &NodeSeen, found: &mut Vec<Discrepancy>) {
+    /// What is in force matters where the node is a member; a former one has nothing that could be.
+    fn versions(&self, node: NodeId, seen: &NodeSeen, serves: bool, found: &mut Vec<Discrepancy>) {
         let wanted = self.desired.position();
-        if seen.acked < wanted || seen.effective < wanted {
+        if seen.acked < wanted || (serves && seen.effective < wanted) {
             found.push(Discrepancy::Stale {
                 node,
                 wanted,
@@ -110,38 +114,38 @@ impl Compared<'_> {
     }
 
     /// What is in force counts, whatever the node says that it has accepted.
-    fn replicas(&self, node: NodeId, seen: &NodeSeen, found: &mut Vec<Discrepancy>) {
-        for chain in self.config.chains.values() {
-            if chain.member(node, seen.disk).is_none() {
-                continue;
-            }
-            let held = seen.replica(chain.shard).map_or(Epoch::ZERO, |r| r.epoch);
-            if held < chain.epoch {
-                found.push(Discrepancy::ReplicaStale {
-                    node,
-                    shard: chain.shard,
-                    wanted: chain.epoch,
-                    held,
-                });
-            }
+    fn replica(&self, chain: &ChainConfig, member: &Member) -> Option<Discrepancy> {
+        let seen = self.observed.node(member.node)?;
+        if !seen.is_connected() || seen.last.is_none() || seen.disk != member.disk {
+            return None;
         }
+        let held = seen
+            .replica(chain.shard)
+            .map_or(Epoch::ZERO, |replica| replica.epoch);
+        (held < chain.epoch).then_some(Discrepancy::ReplicaStale {
+            node: member.node,
+            shard: chain.shard,
+            wanted: chain.epoch,
+            held,
+        })
     }
 
     fn members(&self, chain: &ChainConfig, record: &ShardRecord, found: &mut Vec<Discrepancy>) {
         let shard = chain.shard;
         for member in &chain.members {
             let node = member.node;
-            if let Some(info) = self.config.nodes.get(&node) {
-                if info.disk != member.disk {
-                    found.push(Discrepancy::WrongDisk {
-                        shard,
-                        node,
-                        named: member.disk,
-                        registered: info.disk,
-                    });
-                    continue;
-                }
+            if let Some(info) = self.config.nodes.get(&node)
+                && info.disk != member.disk
+            {
+                found.push(Discrepancy::WrongDisk {
+                    shard,
+                    node,
+                    named: member.disk,
+                    registered: info.disk,
+                });
+                continue;
             }
+            found.extend(self.replica(chain, member));
             found.extend(self.sync(chain, record, member));
         }
         let all_in_sync = chain
@@ -253,7 +257,7 @@ impl Compared<'_> {
             if !all_in_sync || chain.phase == ChainPhase::Creating || seen.disk != learner.disk {
                 continue;
             }
-            if let Some(lag) = self.caught_up(chain, seen) {
+            if let Some(lag) = self.caught_up(chain, node, seen) {
                 found.push(Discrepancy::CaughtUp {
                     shard,
                     node,
@@ -277,12 +281,17 @@ impl Compared<'_> {
     ///
     /// Reports come a second apart, and under load a second is many records: both sides are compared at the moment
     /// of the learner's report, by the rate at which the chain commits.
-    fn caught_up(&self, chain: &ChainConfig, learner: &NodeSeen) -> Option<u64> {
+    fn caught_up(&self, chain: &ChainConfig, node: NodeId, learner: &NodeSeen) -> Option<u64> {
         let shard = chain.shard;
         let replica = learner.replica(shard)?;
         let reported = learner.last.as_ref()?;
         let uptime = reported.report.uptime + self.now.since(reported.at);
         if replica.standing != Standing::Learner || replica.fenced || uptime <= LEASE_MAX {
+            return None;
+        }
+        // The tail is to be its predecessor: over a broken link it would never be in sync, and hold up every write.
+        let tail = chain.tail()?.node;
+        if is_broken(self.observed, tail, node) {
             return None;
         }
         let members = chain.members.iter();

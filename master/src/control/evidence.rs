@@ -103,19 +103,18 @@ pub(super) fn evidence(
         .collect();
     let current = staying.iter().find(|(_, seen)| is_current(seen));
 
-    if gone {
-        if let Ok(witness) = witness(config, observed, node, now) {
-            // One that is up to date rather than one that is not; either is in sync.
-            if let Some((survivor, seen)) = current.or_else(|| staying.first()) {
-                let reported = seen.last.as_ref().map_or(last_sign, |r| r.at);
-                return Ok(Evidence::SeemsDead {
-                    survivor: *survivor,
-                    survivor_reported: observed.span(reported),
-                    last_sign: observed.span(last_sign),
-                    witness,
-                });
-            }
-        }
+    if gone
+        && let Ok(witness) = witness(config, observed, node, now)
+        // One that is up to date rather than one that is not; either is in sync.
+        && let Some((survivor, seen)) = current.or_else(|| staying.first())
+    {
+        let reported = seen.last.as_ref().map_or(last_sign, |r| r.at);
+        return Ok(Evidence::SeemsDead {
+            survivor: *survivor,
+            survivor_reported: observed.span(reported),
+            last_sign: observed.span(last_sign),
+            witness,
+        });
     }
     let (fellow, seen) = current.ok_or(NoEvidence::NoReport {
         shard,

@@ -139,11 +139,13 @@ fn cut_off(turn: &Turn<'_>) -> Vec<Suspect> {
         .collect();
     let broken: BTreeSet<(NodeId, NodeId)> = lasting.iter().map(|(_, link)| *link).collect();
     let suspects = lasting.iter().map(|(discrepancy, link)| {
-        let (node, stays) = who_goes(turn.config, &broken, *link);
+        let end = who_goes(turn.config, &broken, *link);
+        let (node, stays) = (end.goes, end.stays);
         Suspect {
             node,
             why: format!(
-                "the link of nodes {node} and {stays} is broken though both report; node {node} has more broken links, or is the later in the chain"
+                "the link of nodes {node} and {stays} is broken though both report; node {node} {}",
+                end.because
             ),
             lasting: turn.lasting(discrepancy),
             shards: None,
@@ -256,7 +258,15 @@ fn exclude(turn: &mut Turn<'_>, suspect: &Suspect, another: bool) -> bool {
     if removals.is_empty() {
         return false;
     }
-    if let Err(why) = budget(turn, node) {
+    let over = rate(turn, node).and_then(|()| match out_of_service(turn, node) {
+        // What is not in sync is no loss, and may be just what keeps its chain from healing: it may always go (M2).
+        Err(_) if removals.iter().any(|(_, e)| *e == Evidence::Unsynced) => {
+            removals.retain(|(_, e)| *e == Evidence::Unsynced);
+            Ok(())
+        }
+        other => other,
+    });
+    if let Err(why) = over {
         if noted {
             let cause = format!("{HOLD}: {}; {}; {OVERRIDE}", suspect.why, why.text());
             turn.notes.hold(format!("node {node}"), cause);
@@ -298,14 +308,17 @@ impl OverBudget {
     }
 }
 
-/// The one budget for dead, stale and refusing nodes together, derived from the event log.
-fn budget(turn: &Turn<'_>, node: NodeId) -> Result<(), OverBudget> {
+/// One node at once, then one each time that [`EXCLUSION_EVERY`] has passed: for dead, stale and refusing ones
+/// together, derived from the event log.
+fn rate(turn: &Turn<'_>, node: NodeId) -> Result<(), OverBudget> {
     let recent = turn.history.exclusions.iter().rev().find(|e| {
         e.node != node && apart(turn.wall, e.at) < EXCLUSION_EVERY && !has_healed(turn, e.shard)
     });
-    if let Some(other) = recent {
-        return Err(OverBudget::Rate { node: other.node });
-    }
+    recent.map_or(Ok(()), |other| Err(OverBudget::Rate { node: other.node }))
+}
+
+/// Never past half of the cluster's nodes, nor of a zone's, without an operator.
+fn out_of_service(turn: &Turn<'_>, node: NodeId) -> Result<(), OverBudget> {
     let zone = turn.config.nodes.get(&node).map_or("", |info| &info.zone);
     half(turn, node, "the cluster".to_owned(), |_| true)?;
     if zone.is_empty() {

@@ -75,11 +75,12 @@ pub(super) fn broken_links(
 ) -> BTreeSet<(NodeId, NodeId)> {
     let mut looked_at = BTreeSet::new();
     let mut broken = BTreeSet::new();
+    let report = |(a, b)| observed.is_reporting(a, now) && observed.is_reporting(b, now);
     for chain in config.chains.values() {
         for pair in chain.members.windows(2) {
             let (a, b) = (pair[0].node, pair[1].node);
             let link = (a.min(b), a.max(b));
-            if looked_at.insert(link) && is_broken(observed, link, now) {
+            if looked_at.insert(link) && report(link) && is_broken(observed, a, b) {
                 broken.insert(link);
             }
         }
@@ -87,23 +88,28 @@ pub(super) fn broken_links(
     broken
 }
 
-fn is_broken(observed: &Observed, (a, b): (NodeId, NodeId), now: Mono) -> bool {
+/// Whether one end at least says that it does not hear the other.
+pub(super) fn is_broken(observed: &Observed, a: NodeId, b: NodeId) -> bool {
     let says_broken = |from: NodeId, to: NodeId| {
         let link = observed.node(from).and_then(|seen| seen.link(to));
         link.is_some_and(|link| !link.alive)
     };
-    observed.is_reporting(a, now)
-        && observed.is_reporting(b, now)
-        && (says_broken(a, b) || says_broken(b, a))
+    says_broken(a, b) || says_broken(b, a)
+}
+
+/// The end of a broken link that goes, the one that stays, and why it is this way round.
+pub(super) struct Broken {
+    pub(super) goes: NodeId,
+    pub(super) stays: NodeId,
+    pub(super) because: &'static str,
 }
 
 /// Of a broken link's two ends, the one with more broken links; ties, the later in a chain that has both.
-/// Gives who goes, and who stays.
 pub(super) fn who_goes(
     config: &ClusterConfig,
     broken: &BTreeSet<(NodeId, NodeId)>,
     (a, b): (NodeId, NodeId),
-) -> (NodeId, NodeId) {
+) -> Broken {
     let mut count: BTreeMap<NodeId, usize> = BTreeMap::new();
     for (low, high) in broken {
         *count.entry(*low).or_default() += 1;
@@ -114,6 +120,17 @@ pub(super) fn who_goes(
         let (at_a, at_b) = (chain.position(a)?, chain.position(b)?);
         Some(at_a > at_b)
     });
-    let a_goes = of(a) > of(b) || (of(a) == of(b) && a_later.unwrap_or(false));
-    if a_goes { (a, b) } else { (b, a) }
+    let tie = of(a) == of(b);
+    let a_goes = of(a) > of(b) || (tie && a_later.unwrap_or(false));
+    let (goes, stays) = if a_goes { (a, b) } else { (b, a) };
+    let because = if tie {
+        "is the later in the chain"
+    } else {
+        "has more broken links"
+    };
+    Broken {
+        goes,
+        stays,
+        because,
+    }
 }
