@@ -81,7 +81,8 @@ impl Compared<'_> {
                 // It is about to be registered anew.
                 continue;
             }
-            self.versions(node, seen, serving.contains(&node), found);
+            let follows = self.config.learners.iter().any(|l| l.node == node);
+            self.versions(node, seen, follows || serving.contains(&node), found);
             if let Some(refusal) = &seen.refusal {
                 found.push(Discrepancy::Refusing {
                     node,
@@ -100,7 +101,7 @@ impl Compared<'_> {
         }
     }
 
-    /// What is in force matters where the node is a member; a former one has nothing that could be.
+    /// What is in force matters where the node is a member or a learner; a former one has nothing that could be.
     fn versions(&self, node: NodeId, seen: &NodeSeen, serves: bool, found: &mut Vec<Discrepancy>) {
         let wanted = self.desired.position();
         if seen.acked < wanted || (serves && seen.effective < wanted) {

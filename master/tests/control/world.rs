@@ -398,8 +398,7 @@ impl World {
         if !node.up || node.stopped || !node.connected {
             return;
         }
-        let ripe = node.stint_began.iter().filter(|(_, at)| now >= **at + 300);
-        node.synced.extend(ripe.map(|(stint, _)| *stint));
+        node.come_in_sync(now);
         let replicas = node.replicas(commit);
         let links = node.links(now);
         let mut gist: Vec<String> = replicas
@@ -548,6 +547,24 @@ impl Node {
             })
         });
         mine.collect()
+    }
+
+    /// S2, roughly: 0.3 s after a stint began, if the predecessor talks.
+    fn come_in_sync(&mut self, now: u64) {
+        for chain in self.chains.values() {
+            let Some(member) = chain.member(self.id, self.disk) else {
+                continue;
+            };
+            let stint = (chain.shard, member.joined_epoch);
+            let ripe = self
+                .stint_began
+                .get(&stint)
+                .is_some_and(|at| now >= at + 300);
+            let before = chain.predecessor(self.id).map(|m| m.node);
+            if ripe && before.is_none_or(|n| self.heard.get(&n) == Some(&now)) {
+                self.synced.insert(stint);
+            }
+        }
     }
 
     fn links(&self, now: u64) -> Vec<LinkReport> {
