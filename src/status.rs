@@ -16,15 +16,13 @@ pub(crate) use when::rfc3339;
 
 /// Arguments of `catena status`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 The control plane is healthy (a leader, and every master answers), degraded (a leader, some master
 away) or unreachable (no leader with a majority answers; reads and writes go on all the same).
 
 Examples:
   catena status
-  catena status --output json | jq '.chains[] | select(.state != \"healthy\")'"
-)]
+  catena status --output json | jq '.chains[] | select(.state != \"healthy\")'")]
 pub(crate) struct Args {}
 
 /// Asks every node and master that anybody knows, and draws what they say.

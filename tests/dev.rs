@@ -16,7 +16,8 @@ use rustix::process::Signal;
 const READY_IN_MAX: Duration = Duration::from_secs(15);
 
 fn pids(ready: &Ready) -> Vec<u32> {
-    ready.nodes.iter().map(|node| node.pid).collect()
+    let all = ready.masters.iter().chain(&ready.nodes);
+    all.map(|process| process.pid).collect()
 }
 
 #[track_caller]
@@ -64,9 +65,85 @@ fn a_cluster_is_ready_in_seconds_and_says_what_it_is() {
 }
 
 #[test]
+fn three_masters_make_a_cluster_in_seconds_and_are_shown_with_its_nodes() {
+    let cluster = Cluster::start_with_masters(&["--shards", "3"]);
+    assert!(
+        cluster.started_in < READY_IN_MAX,
+        "{:?}",
+        cluster.started_in
+    );
+    let (ready, said) = (cluster.ready(), cluster.said());
+    assert_eq!((ready.nodes.len(), ready.masters.len()), (3, 3));
+    for process in ready.masters.iter().chain(&ready.nodes) {
+        assert!(is_alive(process.pid) && process.dir.is_dir(), "{process:?}");
+        assert!(
+            said.contains(&process.pid.to_string()) && said.contains(&process.addr),
+            "{said}"
+        );
+        // Once the cluster is made, no command makes one: a master that lost its folder must not vote anew.
+        assert!(
+            !process.cmd.iter().any(|word| word == "--bootstrap"),
+            "{process:?}"
+        );
+    }
+    // It serves, and the masters are at work, from the first moment on.
+    cluster.json(&["put", "k", "v"]);
+    let status = cluster.status().expect("it answers");
+    assert_eq!(status["control_plane"], "healthy", "{status}");
+    let chains = status["chains"].as_array().expect("chains");
+    assert!(
+        chains.len() == 3 && chains.iter().all(|chain| chain["state"] == "healthy"),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_folder_keeps_its_masters_too() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let settings = harness::write(scratch.path(), "settings.toml", "lease_ms = 800\n");
+    let dir = scratch.path().join("cluster").display().to_string();
+    let mut first = Cluster::start_with_masters(&["--dir", &dir, "--settings", &settings]);
+    first.json(&["put", "a", "1"]);
+    let version = first.status().expect("it answers")["config_version"].as_u64();
+    first.stop(Signal::KILL);
+    wait_gone(&pids(first.ready()));
+    std::fs::remove_file(settings).expect("it is not needed any more");
+
+    let mut second = Cluster::start_with_masters(&["--dir", &dir]);
+    assert_eq!(second.ready().cluster_id, first.ready().cluster_id);
+    assert_eq!(second.json(&["get", "a"])["value"], "1");
+    wait_until("the masters are back, and know what they knew", || {
+        second.status().is_some_and(|status| {
+            status["control_plane"] == "healthy" && status["config_version"].as_u64() >= version
+        })
+    });
+    assert!(second.stop(Signal::TERM).success());
+    wait_gone(&pids(second.ready()));
+
+    let refused = finish(
+        harness::catena().args(["dev", "--dir", &dir, "--masters", "1"]),
+        b"",
+    );
+    assert!(refused.ended(2).stderr.contains("--masters"));
+}
+
+#[test]
+fn with_supervise_a_master_that_dies_is_started_again() {
+    let cluster = Cluster::start_with_masters(&["--supervise"]);
+    let old = cluster.ready().masters[0].pid;
+    signal(old, Signal::KILL);
+    wait_until("master 1 is gone", || !is_alive(old));
+    wait_until("every master answers", || {
+        let status = cluster.status();
+        status.is_some_and(|status| status["control_plane"] == "healthy")
+    });
+}
+
+#[test]
 fn however_dev_ends_no_child_is_left() {
     for with in [Signal::INT, Signal::TERM, Signal::KILL] {
-        let mut cluster = Cluster::start(&["--nodes", "2", "--engine", "memory"]);
+        let flags = &["--nodes", "2", "--engine", "memory"];
+        let mut cluster = Cluster::start_with_masters(flags);
         let children = pids(cluster.ready());
         let folder = cluster.node(1).dir.clone();
         let ended = cluster.stop(with);

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::limits::{CONNECT_TRY, PAUSE_MAX, REFRESH_EVERY, SWEEP_EVERY};
+use crate::admin::{Told, status_at};
+use crate::limits::{CONNECT_TRY, PAUSE_MAX, REFRESH_EVERY, SOURCES_MAX, SWEEP_EVERY};
 use crate::node::{Ground, Seeds, Task, endpoint};
 use crate::refresh::{Refresher, ask_one, first_question};
 use crate::shared::Shared;
@@ -42,7 +43,7 @@ pub(crate) async fn connect(endpoints: Vec<String>, options: Options) -> Result<
         let why = "no endpoint was given; name any node as `host:port`";
         return Err(Error::Failed(Cause::Invalid(why.into())));
     }
-    let page = first_page(&sources, &options).await?;
+    let page = first_page(&mut sources, &options).await?;
     if let Some(ours) = options.cluster.filter(|ours| *ours != page.cluster) {
         return Err(Error::Failed(Cause::ForeignCluster(format!(
             "the endpoints belong to cluster {}, not {ours}",
@@ -69,16 +70,22 @@ pub(crate) async fn connect(endpoints: Vec<String>, options: Options) -> Result<
     })
 }
 
-/// Asks every endpoint at once, again and again; the first answer counts.
-async fn first_page(sources: &[(String, Channel)], options: &Options) -> Result<RoutesPage, Error> {
+/// Asks every endpoint at once, again and again; the first answer counts. Masters among them serve no routes: the
+/// nodes that they name become sources too.
+async fn first_page(
+    sources: &mut Vec<(String, Channel)>,
+    options: &Options,
+) -> Result<RoutesPage, Error> {
     let header = Header {
         cluster: options.cluster,
         forwarded: false,
     };
-    let mut last_words = vec![String::from("no answer"); sources.len()];
+    let mut last_words = Vec::new();
     let mut foreign = None;
     let asked = async {
         loop {
+            last_words.resize(sources.len(), String::from("no answer"));
+            let mut others = Vec::new();
             let mut asked: FuturesUnordered<_> = (sources.iter().enumerate())
                 .map(|(at, (_, channel))| async move {
                     (at, ask_in_time(channel.clone(), header).await)
@@ -90,10 +97,28 @@ async fn first_page(sources: &[(String, Channel)], options: &Options) -> Result<
                     Err(refusal) if refusal.reason == Reason::ForeignCluster => {
                         foreign = Some(refusal.message);
                     }
-                    Err(refusal) => last_words[at] = refusal.message,
+                    Err(refusal) => {
+                        if refusal.reason == Reason::Internal {
+                            others.push(sources[at].0.clone());
+                        }
+                        last_words[at] = refusal.message;
+                    }
                 }
             }
-            tokio::time::sleep(PAUSE_MAX).await;
+            drop(asked);
+            let known = sources.len();
+            for addr in named_by_masters(&others).await {
+                let is_new = sources.iter().all(|(known, _)| *known != addr);
+                if let Ok(endpoint) = endpoint(&addr)
+                    && is_new
+                    && sources.len() < SOURCES_MAX
+                {
+                    sources.push((addr, endpoint.connect_lazy()));
+                }
+            }
+            if sources.len() == known {
+                tokio::time::sleep(PAUSE_MAX).await;
+            }
         }
     };
     if let Ok(page) = tokio::time::timeout(options.connect_timeout, asked).await {
@@ -106,6 +131,18 @@ async fn first_page(sources: &[(String, Channel)], options: &Options) -> Result<
         .map(|((addr, _), words)| format!("{addr}: {words}"))
         .collect();
     Err(Error::Failed(Cause::Unreachable(words.join("; "))))
+}
+
+/// The nodes of which the masters among `others` know; whoever else is among them is passed over.
+async fn named_by_masters(others: &[String]) -> Vec<String> {
+    let asked = others.iter().map(|addr| status_at(addr, CONNECT_TRY));
+    let answers = futures::future::join_all(asked).await;
+    let masters = answers.into_iter().filter_map(|answer| match answer {
+        Ok(Told::Master(master)) => master.config,
+        _ => None,
+    });
+    let nodes = masters.flat_map(|config| config.nodes);
+    nodes.map(|node| node.addr).collect()
 }
 
 async fn ask_in_time(channel: Channel, header: Header) -> Result<RoutesPage, Refusal> {

@@ -40,6 +40,8 @@ pub(crate) const MASTER_TRY: Duration = Duration::from_secs(1);
 pub(crate) const REFRESH_EVERY: Duration = Duration::from_millis(50);
 /// How long a node may take to answer for its routes; then the next one is asked.
 pub(crate) const REFRESH_TRY: Duration = Duration::from_millis(500);
+/// Addresses asked for the first routes: those that were given, and those that masters name.
+pub(crate) const SOURCES_MAX: usize = 64;
 /// Chains asked for at once.
 pub(crate) const REFRESH_CHAINS: usize = 256;
 /// Keys whose routes are wanted at once; more are dropped, their owners ask again.

@@ -71,7 +71,8 @@ pub(crate) async fn newest(layout: &Layout, cluster: ClusterId) -> Result<Cluste
 
 fn open(layout: &Layout) -> Result<LocalFileSystem, Failure> {
     make(layout)?;
-    LocalFileSystem::new_with_prefix(layout.store_dir()).map_err(|why| failed("opening the store", layout, &why))
+    LocalFileSystem::new_with_prefix(layout.store_dir())
+        .map_err(|why| failed("opening the store", layout, &why))
 }
 
 fn failed(what: &str, layout: &Layout, why: &dyn std::fmt::Display) -> Failure {

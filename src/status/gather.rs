@@ -63,7 +63,9 @@ impl Seen {
         let leader = answers()
             .filter(|answer| answer.role == "leader")
             .max_by_key(|answer| answer.term)?;
-        let agree = answers().filter(|answer| answer.term <= leader.term).count();
+        let agree = answers()
+            .filter(|answer| answer.term <= leader.term)
+            .count();
         (2 * agree > self.masters.len()).then_some(leader)
     }
 
@@ -218,9 +220,10 @@ fn nodes(config: &wire::ClusterConfig, answers: &Answers) -> BTreeMap<u64, NodeS
             Some(Ok(Told::Node(node))) => {
                 Err(format!("node {} answers at its address", node.node_id))
             }
-            Some(Ok(Told::Master(master))) => {
-                Err(format!("master {} answers at its address", master.master_id))
-            }
+            Some(Ok(Told::Master(master))) => Err(format!(
+                "master {} answers at its address",
+                master.master_id
+            )),
         };
         let info = info.clone();
         nodes.insert(info.node_id, NodeSeen { info, status });
@@ -251,7 +254,9 @@ fn masters(answers: &Answers) -> BTreeMap<u64, MasterSeen> {
     let named: Vec<(u64, String)> = match of_masters.max_by_key(|master| master.applied) {
         Some(master) => {
             let infos = master.masters.iter();
-            infos.map(|info| (info.master_id, info.addr.clone())).collect()
+            infos
+                .map(|info| (info.master_id, info.addr.clone()))
+                .collect()
         }
         None => {
             let of_nodes = told().filter_map(|told| match told {
@@ -268,9 +273,10 @@ fn masters(answers: &Answers) -> BTreeMap<u64, MasterSeen> {
             None => Err("it was not asked".into()),
             Some(Err(why)) => Err(why.clone()),
             Some(Ok(Told::Master(master))) if master.master_id == id => Ok((**master).clone()),
-            Some(Ok(Told::Master(master))) => {
-                Err(format!("master {} answers at its address", master.master_id))
-            }
+            Some(Ok(Told::Master(master))) => Err(format!(
+                "master {} answers at its address",
+                master.master_id
+            )),
             Some(Ok(Told::Node(node))) => {
                 Err(format!("node {} answers at its address", node.node_id))
             }
@@ -279,10 +285,12 @@ fn masters(answers: &Answers) -> BTreeMap<u64, MasterSeen> {
     }
     for (addr, answer) in answers {
         if let Ok(Told::Master(status)) = answer {
-            masters.entry(status.master_id).or_insert_with(|| MasterSeen {
-                addr: addr.clone(),
-                status: Ok((**status).clone()),
-            });
+            masters
+                .entry(status.master_id)
+                .or_insert_with(|| MasterSeen {
+                    addr: addr.clone(),
+                    status: Ok((**status).clone()),
+                });
         }
     }
     masters

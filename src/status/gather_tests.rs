@@ -154,10 +154,7 @@ fn an_address_that_somebody_else_took_over_is_not_believed() {
 
 #[test]
 fn two_clusters_are_never_mixed() {
-    let answers = Answers::from([
-        ("h:1".into(), node(7, 1, 3)),
-        ("h:2".into(), node(8, 2, 3)),
-    ]);
+    let answers = Answers::from([("h:1".into(), node(7, 1, 3)), ("h:2".into(), node(8, 2, 3))]);
     assert_eq!(
         assemble(answers).expect_err("two clusters").code,
         "foreign_cluster"

@@ -102,6 +102,9 @@ fn newest_chains(seen: &Seen) -> BTreeMap<u64, &wire::ChainConfig> {
     newest
 }
 
+/// The age of a report that never came.
+const NEVER: u64 = u64::MAX;
+
 fn node_line(id: u64, node: &NodeSeen, view: Option<&wire::NodeView>) -> NodeLine {
     let mut line = by_itself(id, node);
     let Some(view) = view else { return line };
@@ -116,7 +119,7 @@ fn node_line(id: u64, node: &NodeSeen, view: Option<&wire::NodeView>) -> NodeLin
     if line.config_source.is_none() && !view.config_source.is_empty() {
         line.config_source = Some(view.config_source.clone());
     }
-    line.report_age_ms = Some(view.report_age_ms);
+    line.report_age_ms = Some(view.report_age_ms).filter(|ms| *ms < NEVER);
     line.refusal.clone_from(&view.refusal);
     if line.why.is_empty() && !view.refusal.is_empty() {
         line.why = format!("it refuses a config: {}", view.refusal);

@@ -188,9 +188,21 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `catena dev` with these flags, and waits until it serves.
+    /// Starts `catena dev` with these flags, and waits until it serves: nodes alone, which nobody replaces when a
+    /// test kills them.
     #[track_caller]
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_dev(&[&["--masters", "0"], flags].concat())
+    }
+
+    /// The same with three masters.
+    #[track_caller]
+    pub(crate) fn start_with_masters(flags: &[&str]) -> Self {
+        Self::start_dev(&[&["--masters", "3"], flags].concat())
+    }
+
+    #[track_caller]
+    fn start_dev(flags: &[&str]) -> Self {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let ready_file = scratch.path().join("ready.json");
         let file = |name| std::fs::File::create(scratch.path().join(name)).expect("a file");
@@ -517,9 +529,12 @@ fn command_again(process: &Process, changes: &[(&str, &str)]) -> Command {
 pub(crate) fn post(http: &str, page: &str) {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(http).expect("the page's address");
-    let request =
-        format!("POST {page} HTTP/1.1\r\nhost: {http}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("the request is sent");
+    let request = format!(
+        "POST {page} HTTP/1.1\r\nhost: {http}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    stream
+        .write_all(request.as_bytes())
+        .expect("the request is sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{page}: {answer}");
