@@ -13,6 +13,11 @@
 //! is bounded by the snapshots that Raft takes (see `timing`), and few are
 //! larger than a kilobyte.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "openraft's traits name the error, and it occurs once: before the end"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::RangeBounds;

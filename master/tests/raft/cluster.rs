@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use catena_master::raft::{COMMAND_BYTES_MAX, ProposeError};
-use catena_master::state::Applied;
 use futures::future::join_all;
 use tokio::time::Instant;
 
@@ -13,10 +12,7 @@ use crate::kit::{Masters, PATIENCE, create, master, note, subjects, wait};
 async fn a_lost_leader_is_replaced_and_everybody_agrees_in_the_end() {
     let mut masters = Masters::start(3).await;
     let first = masters.leader().await;
-    assert!(matches!(
-        masters.propose(&create()).await,
-        Applied::Changed(_)
-    ));
+    masters.propose(&create()).await;
     masters.propose(&note("one")).await;
     let before = *masters.raft(first).leadership().borrow();
 
@@ -51,6 +47,7 @@ async fn a_lost_leader_is_replaced_and_everybody_agrees_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_says_who_leads() {
     let mut masters = Masters::start(3).await;
+    masters.propose(&create()).await;
     masters.propose(&note("one")).await;
     masters.agree_on("one").await;
     let leader = masters.leader().await;
@@ -69,6 +66,7 @@ async fn a_follower_says_who_leads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_without_a_majority_leads_nobody() {
     let mut masters = Masters::start(3).await;
+    masters.propose(&create()).await;
     let leader = masters.leader().await;
     let others: Vec<_> = [1, 2, 3]
         .map(master)
@@ -132,6 +130,7 @@ async fn a_master_that_is_far_behind_gets_a_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_master_alone_leads_and_remembers() {
     let mut masters = Masters::start(1).await;
+    masters.propose(&create()).await;
     masters.propose(&note("one")).await;
     let too_large = masters
         .raft(master(1))
