@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use catena_proto::config::ConfigError;
+use catena_proto::config::{ConfigError, ConfigPosition};
 use catena_proto::conversion::config::ParsedDelta;
 use catena_proto::conversion::control::Pushed;
 use catena_proto::errors::Refusal;
@@ -92,6 +92,7 @@ impl Control {
         // Each reason is said once, and again after a subscription was of use.
         let mut said = String::new();
         let shared = Arc::clone(&self.shared);
+        self.boot().await;
         while !shared.stopping.load(Ordering::SeqCst) {
             let Some(addr) = self.masters.next() else {
                 return;
@@ -127,6 +128,21 @@ impl Control {
                 said = why;
             }
             shared.pause(pause).await;
+        }
+    }
+
+    /// A node without a config reads the store before it asks a master: that costs the master nothing (DESIGN §4.2).
+    async fn boot(&self) {
+        let new = self.shared.config().position == ConfigPosition::default();
+        let Some(store) = self.store.as_ref().filter(|_| new) else {
+            return;
+        };
+        let reading = self.acceptor.read_store(store);
+        tokio::select! {
+            read = reading => if let Err(why) = read {
+                tracing::warn!(why, "the first config has to come from a master");
+            },
+            () = self.shared.closed() => {}
         }
     }
 
@@ -293,6 +309,7 @@ impl Session<'_> {
     /// Reports if there is news, or once a second.
     fn look(&mut self, now: Mono) {
         self.looked = now;
+        self.control.shared.fellows.tick(now);
         let reporter = &mut self.control.reporter;
         let due = now.since(self.reported) >= REPORT_EVERY;
         let report = match due {

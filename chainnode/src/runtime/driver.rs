@@ -271,7 +271,14 @@ impl Driver {
             self.shared.changed.notify_one();
         }
         for event in out.events.drain(..) {
-            self.chains_moved |= matches!(event, Event::EpochEntered { .. });
+            if let Event::EpochEntered { epoch } = event {
+                self.chains_moved = true;
+                let config = self.shared.config();
+                if config.chains.get(&id).is_none_or(|c| c.epoch < epoch) {
+                    // C3: a fellow's refusal brought it, and no master so far.
+                    *self.shared.config_source.lock() = "peer";
+                }
+            }
             tell(id, &event);
         }
     }

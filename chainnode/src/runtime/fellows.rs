@@ -22,6 +22,12 @@ const BEATS_IN_SILENCE: u64 = 4;
 /// A frame a link more often than this would be work without use.
 const BEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
+/// How often this process notes that it runs, and the gap after which it was not running.
+pub(crate) const TICK_EVERY: Duration = Duration::from_millis(50);
+const STALL: Duration = Duration::from_millis(200);
+/// What waited in the sockets meanwhile is read within this.
+const SOCKETS_READ_WITHIN: Duration = Duration::from_millis(100);
+
 /// What is known of one link.
 #[derive(Debug, Default)]
 pub(crate) struct LinkHealth {
@@ -38,10 +44,14 @@ impl LinkHealth {
         self.broken.swap(false, Ordering::Relaxed) || before == 0
     }
 
-    fn report(&self, fellow: NodeId, now: Mono, silence: Duration) -> LinkReport {
-        let heard = self.heard.load(Ordering::Relaxed);
-        let silent = (heard > 0).then(|| now.since(Mono::from_nanos(heard)));
-        let recent = silent.is_some_and(|silent| silent <= silence);
+    fn report(&self, fellow: NodeId, now: Mono, silence: Duration, sleep: Sleep) -> LinkReport {
+        let heard = Mono::from_nanos(self.heard.load(Ordering::Relaxed));
+        let silent = (heard > Mono::ZERO).then(|| now.since(heard));
+        // Just awake, this process takes a link for what it was before.
+        let just_awake = now.since(sleep.awake) <= SOCKETS_READ_WITHIN;
+        let recent = silent.is_some_and(|silent| {
+            silent <= silence || (just_awake && sleep.began.since(heard) <= silence)
+        });
         LinkReport {
             fellow,
             alive: recent && !self.broken.load(Ordering::Relaxed),
@@ -56,6 +66,18 @@ pub(crate) struct Fellows {
     present: RwLock<Arc<BTreeSet<NodeId>>>,
     /// Of every node that ever opened a stream; only registered ones may, so there are few.
     links: Mutex<BTreeMap<NodeId, Arc<LinkHealth>>>,
+    sleep: Mutex<Sleep>,
+}
+
+/// When this process last found that it had not been running.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sleep {
+    /// When it last knew that it runs.
+    looked: Mono,
+    /// When it last knew that, before it stood still.
+    began: Mono,
+    /// When it found out.
+    awake: Mono,
 }
 
 impl Fellows {
@@ -82,15 +104,26 @@ impl Fellows {
         link.is_some_and(|link| !link.broken.swap(true, Ordering::Relaxed)) && self.contains(node)
     }
 
+    /// Says that this process runs. One that was stopped finds every fellow silent when it goes on, while what they
+    /// sent meanwhile waits in its sockets: it blames nobody before it has read that.
+    pub(crate) fn tick(&self, now: Mono) {
+        let mut sleep = self.sleep.lock();
+        if now.since(sleep.looked) >= STALL {
+            (sleep.began, sleep.awake) = (sleep.looked, now);
+        }
+        sleep.looked = sleep.looked.max(now);
+    }
+
     /// The links with all fellows, by node.
     pub(crate) fn report(&self, now: Mono, silence: Duration) -> Vec<LinkReport> {
         let present = Arc::clone(&self.present.read());
         let links = self.links.lock();
         let never = LinkHealth::default();
+        let sleep = *self.sleep.lock();
         let of = |node: &NodeId| links.get(node).map_or(&never, |link| &**link);
         present
             .iter()
-            .map(|node| of(node).report(*node, now, silence))
+            .map(|node| of(node).report(*node, now, silence, sleep))
             .collect()
     }
 }
@@ -148,6 +181,24 @@ mod tests {
         assert!(!alive(&fellows, now.plus(SILENCE * 2)));
         assert!(!fellows.link(TWO).hear(now.plus(SILENCE * 2)));
         assert!(alive(&fellows, now.plus(SILENCE * 2)));
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_blames_no_fellow_when_it_goes_on() {
+        let fellows = fellows();
+        let now = Mono::from_millis(1000);
+        fellows.tick(now);
+        fellows.link(TWO).hear(now);
+        let resumed = now.plus(SILENCE * 10);
+        assert!(!alive(&fellows, resumed));
+        fellows.tick(resumed);
+        assert!(alive(&fellows, resumed));
+        // Nothing had come, it turns out; and the next stall does not make up for it.
+        let later = resumed.plus(SOCKETS_READ_WITHIN * 2);
+        assert!(!alive(&fellows, later));
+        fellows.tick(later);
+        fellows.tick(later.plus(STALL));
+        assert!(!alive(&fellows, later.plus(STALL)));
     }
 
     #[test]

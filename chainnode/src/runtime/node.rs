@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catena_proto::config::ClusterConfig;
@@ -21,6 +22,7 @@ use super::clock;
 use super::configs::{self, Acceptor};
 use super::control::{Control, Myself};
 use super::driver::Driver;
+use super::fellows;
 use super::folder::{Folder, FolderError};
 use super::forward::Forwarder;
 use super::kv::KvService;
@@ -191,6 +193,13 @@ impl Node {
             reporter: Reporter::new(Arc::clone(&shared)),
         };
         tokio::spawn(control.run());
+        let ticking = Arc::clone(&shared);
+        tokio::spawn(async move {
+            while !ticking.stopping.load(Ordering::SeqCst) {
+                ticking.fellows.tick(clock::now());
+                ticking.pause(fellows::TICK_EVERY).await;
+            }
+        });
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(admin::serve_http(
             Arc::clone(&shared),
