@@ -346,7 +346,7 @@ impl fmt::Display for Discrepancy {
                 shard,
                 members,
                 wanted,
-            } => write!(f, "shard {shard} has {members} members of {wanted} wanted"),
+            } => write!(f, "shard {shard} has {members} of {wanted} wanted members"),
             Self::CaughtUp {
                 shard, node, lag, ..
             } => write!(

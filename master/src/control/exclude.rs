@@ -290,8 +290,14 @@ fn exclude(turn: &mut Turn<'_>, suspect: &Suspect, another: bool) -> bool {
 
 /// What of the budget is used up.
 enum OverBudget {
-    Rate { node: NodeId },
-    Half { of: String, out: usize, max: usize },
+    Rate {
+        node: NodeId,
+    },
+    Half {
+        of: String,
+        out: Vec<NodeId>,
+        max: usize,
+    },
 }
 
 impl OverBudget {
@@ -302,7 +308,8 @@ impl OverBudget {
                 EXCLUSION_EVERY.as_secs()
             ),
             Self::Half { of, out, max } => format!(
-                "{out} nodes of {of} are out of service already, and the loop leaves at most {max} out at once"
+                "out of service in {of} already: {}; the loop leaves at most {max} out at once",
+                listed(out.iter().copied())
             ),
         }
     }
@@ -340,9 +347,10 @@ fn half(
         .filter(|info| within(info))
         .map(|info| info.node)
         .collect();
-    let out = nodes.iter().filter(|n| **n != node && is_out(turn, **n));
-    let (out, max) = (out.count(), out_max(nodes.len()));
-    if out < max {
+    let others = nodes.iter().copied().filter(|n| *n != node);
+    let out: Vec<NodeId> = others.filter(|n| is_out(turn, *n)).collect();
+    let max = out_max(nodes.len());
+    if out.len() < max {
         Ok(())
     } else {
         Err(OverBudget::Half { of, out, max })
