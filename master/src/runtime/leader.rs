@@ -37,6 +37,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 const HEARD_AT_ONCE: usize = 512;
 /// Pushes a second, and at once: deltas are small, and a change of every chain must not become a storm (FAULTS 26).
 const PUSHES_PER_SECOND: u32 = 500;
+/// Nodes find a new leader within this time; until then a change is not refused for want of evidence.
+const EVIDENCE_COMES_WITHIN: Duration = control::limits::GRACE;
 /// A snapshot of a newer state is not written sooner than this after the last one.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,8 @@ struct Term {
     subscribers: BTreeMap<NodeId, Subscriber>,
     pushes: Pushes,
     pace: DefaultDirectRateLimiter,
+    /// What operators asked before this leader had heard from the nodes.
+    postponed: Vec<Asked>,
     /// Who wants to see what the leader sees, at the end of the turn.
     viewers: Vec<oneshot::Sender<LeaderView>>,
     /// Commands that are being proposed; the loop acts again when they are applied.
@@ -159,6 +163,7 @@ impl Term {
             subscribers: BTreeMap::new(),
             pushes: Pushes::default(),
             pace: RateLimiter::direct(Quota::per_second(per_second)),
+            postponed: Vec::new(),
             viewers: Vec::new(),
             proposing: None,
         }
@@ -226,6 +231,9 @@ impl Term {
                 }
             }
             self.proposing = self.propose(commands);
+        }
+        for asked in std::mem::take(&mut self.postponed) {
+            self.ask(asked);
         }
         self.push(state, now);
         for answer in self.viewers.drain(..) {
@@ -305,20 +313,19 @@ impl Term {
     }
 
     fn ask(&mut self, asked: Asked) {
-        let state = self.inner.state();
-        let planned = changes::plan(
-            &state,
-            &self.observed,
-            &asked.request,
-            clock::now(),
-            clock::wall(),
-        );
+        let (state, now) = (self.inner.state(), clock::now());
+        let planned = changes::plan(&state, &self.observed, &asked.request, now, clock::wall());
         let plan = match planned {
             Ok(plan) if asked.request.dry_run => {
                 let _ = asked.answer.send(Ok(plan.response));
                 return;
             }
             Ok(plan) => plan,
+            // A new leader has no evidence yet (M2): it hears from the nodes first.
+            Err(_) if now.since(self.began) < EVIDENCE_COMES_WITHIN => {
+                self.postponed.push(asked);
+                return;
+            }
             Err(why) => {
                 let _ = asked.answer.send(Err(why));
                 return;
@@ -423,24 +430,24 @@ async fn write_snapshots(inner: Arc<Inner>, store: Snapshots) {
     loop {
         let state = inner.state();
         let due = written.is_none_or(|at| clock::now().since(at) >= WRITE_EVERY);
-        if let Some(config) = state.config() {
-            if due || config.position > stored {
-                let done = store.write(config).await;
-                written = Some(clock::now());
-                match done {
-                    Ok(()) => {
-                        if said {
-                            tracing::info!("the snapshot store is written again");
-                            said = false;
-                        }
-                        note_stored(&inner, config, &mut stored).await;
+        if let Some(config) = state.config()
+            && (due || config.position > stored)
+        {
+            let done = store.write(config).await;
+            written = Some(clock::now());
+            match done {
+                Ok(()) => {
+                    if said {
+                        tracing::info!("the snapshot store is written again");
+                        said = false;
                     }
-                    Err(why) if !said => {
-                        said = true;
-                        tracing::warn!(%why, "no snapshot was written");
-                    }
-                    Err(_) => {}
+                    note_stored(&inner, config, &mut stored).await;
                 }
+                Err(why) if !said => {
+                    said = true;
+                    tracing::warn!(%why, "no snapshot was written");
+                }
+                Err(_) => {}
             }
         }
         tokio::time::sleep(SNAPSHOT_PAUSE).await;

@@ -71,11 +71,10 @@ impl Pushes {
 
     /// The node answered a push; an answer to none that is under way says nothing.
     pub(crate) fn answered(&mut self, node: NodeId, to: ConfigPosition) {
-        if let Some(debtor) = self.nodes.get_mut(&node) {
-            if debtor.under_way == Some(to) {
-                debtor.under_way = None;
-                debtor.acked = debtor.acked.max(to);
-            }
+        let debtor = self.nodes.get_mut(&node);
+        if let Some(debtor) = debtor.filter(|d| d.under_way == Some(to)) {
+            debtor.under_way = None;
+            debtor.acked = debtor.acked.max(to);
         }
     }
 

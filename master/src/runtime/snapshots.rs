@@ -13,6 +13,7 @@ use catena_proto::config::{ClusterConfig, ConfigPosition};
 use catena_proto::snapshot;
 use futures::TryStreamExt;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 /// The whole state is written this often (DESIGN §4.5): a node that boots from it is behind by little, which a
@@ -22,6 +23,8 @@ pub(crate) const WRITE_EVERY: Duration = Duration::from_secs(10);
 const WRITE_WITHIN: Duration = Duration::from_secs(8);
 /// So many objects stay: the newest, and some to fall back to when it is damaged.
 const KEPT: usize = 20;
+/// The schemes of buckets; this build writes them if it has the feature `clouds` (decision 017).
+const BUCKETS: [&str; 3] = ["s3", "az", "gs"];
 /// Old objects that one pass removes at most.
 const REMOVED_AT_ONCE: usize = 100;
 
@@ -29,11 +32,11 @@ const REMOVED_AT_ONCE: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address is not one that this build can use.
-    #[error("snapshot_store {url:?} is refused: {why}; this build writes file:///… stores")]
+    #[error("snapshot_store {url:?} is refused: {why}")]
     Url {
         /// The address.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with it, and what would be right.
         why: String,
     },
     /// It did not answer, or not in a way that makes sense.
@@ -60,18 +63,32 @@ impl Snapshots {
             why,
         };
         let parsed = url::Url::parse(url).map_err(|e| refused(e.to_string()))?;
-        if parsed.scheme() != "file" {
-            let why = format!("the scheme `{}` is not known", parsed.scheme());
-            return Err(refused(why));
+        if parsed.scheme() == "file" {
+            let path = parsed
+                .to_file_path()
+                .map_err(|()| refused("a folder is named by an absolute path".into()))?;
+            std::fs::create_dir_all(&path).map_err(|e| refused(e.to_string()))?;
+            let store = object_store::local::LocalFileSystem::new_with_prefix(path)
+                .map_err(|e| refused(e.to_string()))?;
+            return Ok(Self {
+                store: Arc::new(store),
+            });
         }
-        let path = parsed
-            .to_file_path()
-            .map_err(|()| refused("a folder is named by an absolute path".into()))?;
-        std::fs::create_dir_all(&path).map_err(|e| refused(e.to_string()))?;
-        let store = object_store::local::LocalFileSystem::new_with_prefix(path)
+        if !BUCKETS.contains(&parsed.scheme()) {
+            let scheme = parsed.scheme();
+            let known = "name it as file:///…, s3://…, az://… or gs://…";
+            return Err(refused(format!(
+                "the scheme `{scheme}` is not known: {known}"
+            )));
+        }
+        if !cfg!(feature = "clouds") {
+            let why = "this build writes folders only: name a file:///… store, or build with `--features clouds`";
+            return Err(refused(why.into()));
+        }
+        let (store, prefix) = object_store::parse_url_opts(&parsed, std::env::vars())
             .map_err(|e| refused(e.to_string()))?;
         Ok(Self {
-            store: Arc::new(store),
+            store: Arc::new(PrefixStore::new(store, prefix)),
         })
     }
 
