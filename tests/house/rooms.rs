@@ -60,6 +60,11 @@ pub(crate) const BOUNDARIES: &[Boundary] = &[
         because: "errors become gRPC statuses with details, which tonic keeps in a `HashMap`",
     },
     Boundary {
+        prefix: "proto/src/redirect",
+        may_use: &["tonic", "tonic_types", "std::collections::HashMap"],
+        because: "a master's refusals are gRPC statuses with details, which tonic keeps in a `HashMap`",
+    },
+    Boundary {
         prefix: "proto/src/snapshot",
         may_use: &["crate::wire", "crate::conversion", "prost"],
         because: "a snapshot is a wire message in an envelope with a checksum",
