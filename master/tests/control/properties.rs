@@ -156,10 +156,12 @@ struct Said {
 }
 
 fn said(nodes: usize) -> impl Strategy<Value = Said> {
-    let alive = prop::option::weighted(0.8, any::<bool>());
+    let alive = prop::option::weighted(0.6, any::<bool>());
+    // Most of them report, or there is nobody to act for.
+    let ago = prop_oneof![5 => 0..1_400_u64, 1 => 1_400..4_000_u64];
     (
-        prop::bool::weighted(0.7),
-        prop::option::weighted(0.9, 0..4_000_u64),
+        prop::bool::weighted(0.85),
+        prop::option::weighted(0.95, ago),
         0..3_u64,
         any::<bool>(),
         any::<bool>(),
