@@ -23,6 +23,6 @@ mod suspicion;
 
 pub use act::{Action, MEMBERSHIP, act};
 pub use compare::compare;
-pub use discrepancy::{Discrepancy, SignGone, Since};
+pub use discrepancy::{Discrepancy, SignGone, Since, UselessWhy};
 pub use evidence::removal_evidence;
 pub use observed::{NodeSeen, Observed, Refusal, Reported, Subscription};
