@@ -55,7 +55,10 @@ pub async fn status_at(addr: &str, timeout: Duration) -> Result<Told, Error> {
     match tokio::time::timeout(timeout, asked).await {
         Ok(Ok(told)) => Ok(told),
         Ok(Err(status)) => Err(unreachable_at(addr, &words(&status))),
-        Err(_) => Err(unreachable_at(addr, &format!("no answer within {timeout:?}"))),
+        Err(_) => Err(unreachable_at(
+            addr,
+            &format!("no answer within {timeout:?}"),
+        )),
     }
 }
 
@@ -107,7 +110,7 @@ impl Masters {
     ///
     /// # Errors
     /// [`Cause::Refused`] when a rule or the state forbids it, [`Cause::NoSuch`] when there is no such chain or node,
-    /// [`Cause::Unreachable`] when no leader answers; [`Error::Unknown`] when the answer to a change is lost.
+    /// [`Cause::NoLeader`] when no leader answers; [`Error::Unknown`] when the answer to a change is lost.
     pub async fn change_chain(
         &self,
         request: wire::ChangeChainRequest,
@@ -152,7 +155,7 @@ impl Masters {
     /// with `follow`, also what is to come.
     ///
     /// # Errors
-    /// [`Cause::Unreachable`] when no leader answers in `timeout`.
+    /// [`Cause::NoLeader`] when no leader answers in `timeout`.
     pub async fn events(
         &self,
         follow: bool,
@@ -185,8 +188,8 @@ impl Masters {
     ) -> Result<(T, String), Error> {
         let deadline = Instant::now() + timeout;
         if self.addrs.is_empty() {
-            let why = "no master is known: nobody who answers names one".to_owned();
-            return Err(Error::Failed(Cause::Unreachable(why)));
+            let why = "nobody who answers names one; a cluster without masters changes nothing";
+            return Err(Error::Failed(Cause::NoLeader(why.into())));
         }
         let mut last = String::from("no master was asked");
         loop {
@@ -216,8 +219,8 @@ impl Masters {
             }
             // An election takes a moment; then there is a leader to ask.
             if Instant::now() + PAUSE_MAX >= deadline {
-                return Err(Error::Failed(Cause::Unreachable(format!(
-                    "no master answers as leader ({last})"
+                return Err(Error::Failed(Cause::NoLeader(format!(
+                    "none answers as leader ({last})"
                 ))));
             }
             tokio::time::sleep(PAUSE_MAX).await;

@@ -23,6 +23,9 @@ pub enum Cause {
     /// No node that could answer was reached.
     #[error("no node could be reached: {0}")]
     Unreachable(String),
+    /// No master that leads was reached, so nobody can decide a change.
+    #[error("the masters cannot be asked: {0}")]
+    NoLeader(String),
     /// The chain does not serve: a lease, a barrier, a debt or a blocked chain.
     #[error("the chain is not ready: {0}")]
     NotReady(String),
@@ -137,6 +140,7 @@ impl Cause {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
+            Self::NoLeader(_) => "no_leader",
             Self::NotReady(_) => "not_ready",
             Self::Overloaded(_) => "overloaded",
             Self::TimedOut { .. } => "timed_out",
@@ -160,6 +164,7 @@ impl Cause {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable(_)
+            | Self::NoLeader(_)
             | Self::NotReady(_)
             | Self::Overloaded(_)
             | Self::TimedOut { .. }
@@ -183,6 +188,9 @@ impl Cause {
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "check the endpoints, and that a node listens there",
+            Self::NoLeader(_) => {
+                "start the masters that are down; `catena status` shows them, and reads and writes go on"
+            }
             Self::NotReady(_) | Self::Interrupted(_) | Self::SessionLost(_) => {
                 "try again; `catena status` shows what the chain waits for"
             }

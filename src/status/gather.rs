@@ -122,7 +122,8 @@ async fn ask(addresses: BTreeSet<String>, timeout: Duration, answers: &mut Answe
             answers.insert(addr.clone(), Err("it was not asked".into()));
             under_way.spawn(async move {
                 let answer = catena_client::status_at(&addr, timeout).await;
-                (addr, answer.map_err(|error| error.to_string()))
+                let answer = answer.map_err(|error| reason(&addr, &error));
+                (addr, answer)
             });
         }
         match under_way.join_next().await {
@@ -132,6 +133,17 @@ async fn ask(addresses: BTreeSet<String>, timeout: Duration, answers: &mut Answe
             }
             Some(Err(_)) => {}
         }
+    }
+}
+
+/// Why there is no answer, without what the picture says already.
+fn reason(addr: &str, error: &catena_client::Error) -> String {
+    match error.cause() {
+        catena_client::Cause::Unreachable(words) => {
+            let bare = words.strip_prefix(addr).and_then(|w| w.strip_prefix(": "));
+            bare.unwrap_or(words).to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -191,7 +203,6 @@ fn one_cluster(answers: &Answers) -> Result<ClusterId, Failure> {
         let said: Vec<String> = answers
             .iter()
             .map(|(addr, answer)| match answer {
-                Err(why) if why.contains(addr) => why.clone(),
                 Err(why) => format!("{addr}: {why}"),
                 Ok(_) => addr.clone(),
             })
