@@ -213,11 +213,18 @@ fn a_folder_keeps_its_cluster_through_a_stop_and_a_kill() {
 
 #[test]
 fn a_cluster_whose_making_was_interrupted_is_finished_by_the_next_start() {
+    for masters in ["0", "3"] {
+        interrupted(masters);
+    }
+}
+
+#[track_caller]
+fn interrupted(masters: &str) {
     let scratch = tempfile::tempdir().expect("a folder");
     let dir = scratch.path().join("cluster");
     let dir_word = dir.display().to_string();
     let mut dev = harness::catena()
-        .args(["dev", "--dir", &dir_word])
+        .args(["dev", "--masters", masters, "--dir", &dir_word])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -232,7 +239,7 @@ fn a_cluster_whose_making_was_interrupted_is_finished_by_the_next_start() {
     dev.kill().expect("killed");
     dev.wait().expect("waited for");
 
-    let cluster = Cluster::start(&["--dir", &dir_word]);
+    let cluster = Cluster::start(&["--masters", masters, "--dir", &dir_word]);
     cluster.json(&["put", "k", "v"]);
     assert_eq!(cluster.json(&["get", "k"])["value"], "v");
 }
