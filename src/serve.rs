@@ -27,7 +27,7 @@ Exit status: 0 asked to stop, 2 bad config, 3 wrong cluster, id or disk, 4 the d
 
 Example:
   catena serve node --config /etc/catena/node.toml --log-format json")]
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Run a master
     #[command(after_help = "\
 Every key is also a CATENA_* variable and a key of the --config file; a flag wins over a variable,
@@ -70,7 +70,12 @@ pub(crate) struct NodeArgs {
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Node(args) => {
-            let start = prepare(args.parent_pid, &args.log, || config::resolve(args.keys))?;
+            let NodeArgs {
+                keys,
+                log,
+                parent_pid,
+            } = *args;
+            let start = prepare(parent_pid, &log, || config::resolve(keys))?;
             crate::on_all_threads(node::run(start))
         }
         Command::Master(args) => {

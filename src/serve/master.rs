@@ -31,12 +31,12 @@ pub(crate) async fn run(start: MasterStart) -> Result<(), Failure> {
     });
     let master = tokio::select! {
         started = starting => started.map_err(|why| not_started(&what, &why))?,
-        () = asked.to_stop() => return Ok(()),
+        () = asked.stop() => return Ok(()),
     };
     tracing::info!(addr = %master.addr, http = %master.http, "{what} listens");
     tokio::select! {
         why = master.failed() => return Err(ended(&what, why)),
-        () = asked.to_stop() => {}
+        () = asked.stop() => {}
     }
     tracing::info!("{what} stops");
     master.shutdown().await;

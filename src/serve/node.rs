@@ -28,12 +28,12 @@ pub(crate) async fn run(start: NodeStart) -> Result<(), Failure> {
     });
     let node = tokio::select! {
         started = starting => started.map_err(|why| not_started(&what, &why))?,
-        () = asked.to_stop() => return Ok(()),
+        () = asked.stop() => return Ok(()),
     };
     tracing::info!(addr = %node.addr, http = %node.http, "{what} listens");
     tokio::select! {
         why = node.failed() => return Err(ended(&what, why)),
-        () = asked.to_stop() => {}
+        () = asked.stop() => {}
     }
     tracing::info!("{what} stops");
     node.shutdown().await;
@@ -60,7 +60,7 @@ impl Asked {
     }
 
     /// Returns at the next one.
-    pub(crate) async fn to_stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
