@@ -77,7 +77,8 @@ fn told(events: &[Value], action: &str, node: u64) -> bool {
     let node = format!("node {node}");
     events.iter().any(|event| {
         let subject = event["subject"].as_str().unwrap_or("");
-        event["action"] == action && (subject.ends_with(&node) || subject.contains(&format!("{node},")))
+        event["action"] == action
+            && (subject.ends_with(&node) || subject.contains(&format!("{node},")))
     })
 }
 
@@ -99,11 +100,18 @@ fn a_dead_member_is_excluded_and_taken_back_in_wherever_it_stands() {
             members(&cluster, 1).contains(&id)
         });
         wait_whole(&cluster, 1, 3);
-        assert_eq!(members(&cluster, 1).last(), Some(&id), "it came back as the tail");
+        assert_eq!(
+            members(&cluster, 1).last(),
+            Some(&id),
+            "it came back as the tail"
+        );
         load.wait_progress(SOME);
         let events = events(&cluster);
         for action in ["remove-member", "add-learner", "append-member"] {
-            assert!(told(&events, action, id), "no {action} of node {id}: {events:#?}");
+            assert!(
+                told(&events, action, id),
+                "no {action} of node {id}: {events:#?}"
+            );
         }
     }
     assert!(load.finish() > 0);
@@ -132,7 +140,10 @@ fn a_stopped_tail_is_replaced_and_never_answers_an_old_value_when_it_wakes() {
                 if got.status == 0 {
                     let value = got.json()["value"].as_str().map(str::to_owned);
                     let value: u64 = value.and_then(|v| v.parse().ok()).expect("a number");
-                    assert!(value >= least, "{value} was read after {least} was acknowledged");
+                    assert!(
+                        value >= least,
+                        "{value} was read after {least} was acknowledged"
+                    );
                     answers += 1;
                 }
             }
@@ -163,7 +174,10 @@ fn a_stopped_tail_is_replaced_and_never_answers_an_old_value_when_it_wakes() {
         wait_whole(&cluster, 1, 3);
         write_some(5);
         stop.store(true, Ordering::SeqCst);
-        assert!(reader.join().expect("no old value") > 0, "the reader read something");
+        assert!(
+            reader.join().expect("no old value") > 0,
+            "the reader read something"
+        );
     });
 }
 
@@ -191,7 +205,9 @@ fn without_masters_everything_goes_on_also_when_all_nodes_restart() {
         cluster.restart_master(id);
     }
     wait_until_or("the control plane is back", &cluster, || {
-        cluster.status().is_some_and(|s| s["control_plane"] == "healthy")
+        cluster
+            .status()
+            .is_some_and(|s| s["control_plane"] == "healthy")
     });
     load.wait_progress(SOME);
     assert_eq!(members(&cluster, 1), before, "nothing jumps");
@@ -288,9 +304,11 @@ fn a_reconfiguration_survives_its_leader_and_needs_a_majority() {
     let id = cluster.with_role(1, "tail");
     cluster.kill(id);
     cluster.kill_master(leader);
-    wait_until_or("the dead node is excluded by the next leader", &cluster, || {
-        !members(&cluster, 1).contains(&id)
-    });
+    wait_until_or(
+        "the dead node is excluded by the next leader",
+        &cluster,
+        || !members(&cluster, 1).contains(&id),
+    );
     load.wait_progress(SOME);
     cluster.restart(id);
     wait_whole(&cluster, 1, 3);
@@ -298,13 +316,23 @@ fn a_reconfiguration_survives_its_leader_and_needs_a_majority() {
     let leader = cluster.leader();
     cluster.kill_master(leader);
     let node = id.to_string();
-    let refused = cluster.run(&["chain", "remove-member", "1", &node, "--yes", "--timeout", "3s"]);
+    let refused = cluster.run(&[
+        "chain",
+        "remove-member",
+        "1",
+        &node,
+        "--yes",
+        "--timeout",
+        "3s",
+    ]);
     assert_eq!(refused.status, 5, "{refused:?}");
     assert_eq!(members(&cluster, 1).len(), 3);
     load.wait_progress(SOME);
     cluster.restart_master(leader);
     wait_until_or("a leader is there again", &cluster, || {
-        cluster.status().is_some_and(|s| s["control_plane"] != "unreachable")
+        cluster
+            .status()
+            .is_some_and(|s| s["control_plane"] != "unreachable")
     });
     cluster
         .run(&["chain", "remove-member", "1", &node, "--yes"])
@@ -331,7 +359,9 @@ fn a_leader_that_no_node_reaches_excludes_nobody_and_says_so() {
     cluster.run(&["put", "k", "v"]).ended(0);
     harness::post(&http, "/debug/testing/cut-nodes?on=false");
     wait_until_or("the hold is over", &cluster, || {
-        cluster.status().is_some_and(|s| s["alarms"].as_array().is_some_and(Vec::is_empty))
+        cluster
+            .status()
+            .is_some_and(|s| s["alarms"].as_array().is_some_and(Vec::is_empty))
     });
     assert_eq!(members(&cluster, 1), before);
 }
@@ -341,7 +371,10 @@ fn a_node_that_takes_no_newer_config_is_excluded_with_its_versions_and_comes_bac
     let cluster = Cluster::start(&["--masters", "3", "--nodes", "4"]);
     wait_whole(&cluster, 1, 3);
     let head = cluster.with_role(1, "head");
-    let others: Vec<u64> = members(&cluster, 1).into_iter().filter(|id| *id != head).collect();
+    let others: Vec<u64> = members(&cluster, 1)
+        .into_iter()
+        .filter(|id| *id != head)
+        .collect();
     let http = cluster.node(head).http.clone();
     harness::post(&http, "/debug/testing/refuse-configs?on=true&mode=nack");
     // Something changes, and this node does not take it.
@@ -356,16 +389,22 @@ fn a_node_that_takes_no_newer_config_is_excluded_with_its_versions_and_comes_bac
     let about = events.iter().filter(|event| {
         event["action"] == "remove-member"
             && event["controller"] == "membership"
-            && event["subject"].as_str().is_some_and(|s| s.ends_with(&format!("node {head}")))
+            && event["subject"]
+                .as_str()
+                .is_some_and(|s| s.ends_with(&format!("node {head}")))
     });
     let causes: Vec<&str> = about.filter_map(|event| event["cause"].as_str()).collect();
     assert!(
-        causes.iter().any(|cause| cause.contains("version") || cause.contains("epoch")),
+        causes
+            .iter()
+            .any(|cause| cause.contains("version") || cause.contains("epoch")),
         "{events:#?}"
     );
     cluster.run(&["put", "k", "v"]).ended(0);
     harness::post(&http, "/debug/testing/refuse-configs?on=false");
-    wait_until_or("it is taken back in", &cluster, || members(&cluster, 1).contains(&head));
+    wait_until_or("it is taken back in", &cluster, || {
+        members(&cluster, 1).contains(&head)
+    });
     wait_until("every member is in sync", || {
         let status = cluster.status().unwrap_or(Value::Null);
         let chain = chain(&status, 1);

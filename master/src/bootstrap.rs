@@ -129,6 +129,7 @@ pub fn creating(plan: Plan) -> Result<ClusterConfig, BootstrapError> {
             epoch: FIRST_EPOCH,
             range,
             phase: ChainPhase::Creating,
+            recovered: Epoch::ZERO,
             members,
         };
         config.chains.insert(shard, chain);

@@ -75,6 +75,10 @@ pub struct ChainConfig {
     pub range: KeyRange,
     /// Whether anybody serves in this epoch.
     pub phase: ChainPhase,
+    /// The epoch of the newest recovery by an operator (rule M3), zero if there never was one: its only member's
+    /// data counts since, and nobody else's from before it.
+    #[serde(default)]
+    pub recovered: Epoch,
     /// Head first, tail last; never empty.
     pub members: Vec<Member>,
 }
@@ -144,6 +148,14 @@ impl ChainConfig {
         self.members.get(self.position(node)? + 1)
     }
 
+    /// M3: the member whose data an operator made count in this very epoch, if that is what began it.
+    #[must_use]
+    pub fn decreed(&self) -> Option<&Member> {
+        self.members
+            .first()
+            .filter(|_| self.recovered == self.epoch)
+    }
+
     /// The member that takes writes.
     #[must_use]
     pub fn head(&self) -> Option<&Member> {
@@ -187,6 +199,15 @@ impl ChainConfig {
                     member.node, member.joined_epoch, self.epoch
                 ));
             }
+        }
+        if self.recovered > self.epoch {
+            return bad(format!(
+                "it was recovered in epoch {}, beyond its own",
+                self.recovered
+            ));
+        }
+        if self.recovered == self.epoch && self.members.len() != 1 {
+            return bad("a recovery leaves one member (M3)".into());
         }
         if self.range.is_empty() {
             return bad("its key range is empty".into());

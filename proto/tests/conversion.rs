@@ -48,6 +48,7 @@ fn chain() -> impl Strategy<Value = ChainConfig> {
                 start,
             },
             phase,
+            recovered: Epoch::ZERO,
             members: members
                 .into_iter()
                 .map(|(node, (disk, joined))| Member {

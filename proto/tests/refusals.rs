@@ -89,6 +89,7 @@ fn a_wrong_chain_status_sheds_the_route_before_it_outgrows_the_headers() {
             end: Some(fat(2)),
         },
         phase: ChainPhase::Serving,
+        recovered: Epoch::ZERO,
         members: vec![member],
     };
     let refusal = Refusal::new(Reason::WrongChain, "ask node 1").route(chain, Vec::new());

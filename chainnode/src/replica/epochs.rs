@@ -36,15 +36,18 @@ impl Replica {
         match verdict {
             Ok(Acceptance::Same) => {}
             Ok(Acceptance::Newer) => {
-                let meta = match self.meta.take() {
+                let mut meta = match self.meta.take() {
                     Some(meta) => Meta { chain, ..meta },
                     None => Meta {
+                        // An empty replica descends from whatever there was.
+                        descends: chain.recovered,
                         chain,
                         synced_for: None,
                         paid: Epoch::ZERO,
                         fenced: None,
                     },
                 };
+                self.obey_decree(&mut meta, out);
                 self.persist_meta(meta, out);
                 if self.planted(Mutant::ConfigBeforePersist) {
                     self.enter_persisted_epoch(now, out);
@@ -56,6 +59,42 @@ impl Replica {
                     self.fence(error.to_string(), out);
                 }
             }
+        }
+    }
+
+    /// M3: an operator chose whose data counts. The chosen member is in sync by decree, once, with what it has; it is
+    /// persisted with the very config, so no later start can take a loss of its own for one that was accepted.
+    /// Whoever missed it, or was not chosen, has data of a history that is over: it is copied anew.
+    fn obey_decree(&mut self, meta: &mut Meta, out: &mut Outputs) {
+        let chosen = meta
+            .chain
+            .decreed()
+            .filter(|m| m.node == self.id.node && m.disk == self.id.disk);
+        let whole = !self.scan_needed && self.state.scan.is_none();
+        if let Some(member) = chosen.filter(|_| whole) {
+            meta.synced_for = Some((member.disk, member.joined_epoch));
+            meta.descends = meta.chain.recovered;
+            if let Some(evidence) = meta.fenced.take() {
+                out.events.push(Event::Unfenced { evidence });
+            }
+        }
+        self.give_up_void_data(meta);
+    }
+
+    /// M3: a copy is whole: from here on log and state descend from the recovery of the epoch in force.
+    pub(super) fn take_descent(&mut self, out: &mut Outputs) {
+        if let Some(recovered) = self.chain.as_ref().map(|c| c.recovered) {
+            self.change_meta(out, |meta| meta.descends = recovered);
+        }
+    }
+
+    /// M3: log and state from before a recovery in which another member was chosen count for nothing.
+    pub(super) fn give_up_void_data(&mut self, meta: &mut Meta) {
+        if meta.descends != meta.chain.recovered {
+            meta.synced_for = None;
+            // Its evidence is about data that nobody asks for any more.
+            meta.fenced = None;
+            self.scan_needed = true;
         }
     }
 
@@ -99,6 +138,9 @@ impl Replica {
         let was_head = self.is_head();
         let epoch = chain.epoch;
         self.go_into_debt(now, &chain);
+        let descends = self.meta.as_ref().map(|m| m.descends);
+        // A scan that began while the config was being persisted copied a history that is over (M3).
+        self.scan_needed |= descends.is_some_and(|descends| descends != chain.recovered);
         let old = self.chain.replace(chain);
         let fellows = |c: &ChainConfig| c.members.iter().map(|m| m.node).collect::<Vec<_>>();
         self.unheard = old.as_ref().map(fellows).unwrap_or_default();

@@ -460,6 +460,11 @@ pub enum Event {
         /// The evidence.
         evidence: String,
     },
+    /// An operator chose this replica's data (rule M3): the alarm is over.
+    Unfenced {
+        /// What it was.
+        evidence: String,
+    },
     /// The replica starts unsynced because something is damaged.
     Damaged {
         /// What.

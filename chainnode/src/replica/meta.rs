@@ -19,6 +19,8 @@ pub struct Meta {
     pub paid: Epoch,
     /// The alarm that stopped it (rules C2, L2).
     pub fenced: Option<String>,
+    /// The recovery that log and state descend from (rule M3): if the chain's is another one, they count for nothing.
+    pub descends: Epoch,
 }
 
 /// Why bytes are not metadata.
@@ -26,7 +28,7 @@ pub struct Meta {
 #[error("a replica's metadata is {0}: the log is damaged, or of a newer build")]
 pub struct MetaError(&'static str);
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const EVIDENCE_BYTES_MAX: usize = 4096;
 
 impl Meta {
@@ -42,6 +44,7 @@ impl Meta {
             ChainPhase::Creating => 1,
             ChainPhase::Serving => 2,
         });
+        out.put_u64_le(chain.recovered.get());
         put_bytes(&mut out, &chain.range.start);
         out.put_u8(u8::from(chain.range.end.is_some()));
         if let Some(end) = &chain.range.end {
@@ -59,6 +62,7 @@ impl Meta {
             out.put_u64_le(joined.get());
         }
         out.put_u64_le(self.paid.get());
+        out.put_u64_le(self.descends.get());
         out.put_u8(u8::from(self.fenced.is_some()));
         if let Some(evidence) = &self.fenced {
             let end = evidence.floor_char_boundary(EVIDENCE_BYTES_MAX);
@@ -83,6 +87,7 @@ impl Meta {
             2 => ChainPhase::Serving,
             _ => return Err(MetaError("of an unknown phase")),
         };
+        let recovered = Epoch::new(get_u64(from)?);
         let start = get_bytes(from, limits::KEY_BYTES_MAX)?;
         let end = if get_bool(from)? {
             Some(get_bytes(from, limits::KEY_BYTES_MAX)?)
@@ -108,6 +113,7 @@ impl Meta {
             None
         };
         let paid = Epoch::new(get_u64(from)?);
+        let descends = Epoch::new(get_u64(from)?);
         let fenced = if get_bool(from)? {
             let text = get_bytes(from, EVIDENCE_BYTES_MAX)?;
             Some(String::from_utf8(text.to_vec()).map_err(|_| MetaError("not text"))?)
@@ -122,6 +128,7 @@ impl Meta {
             epoch,
             range: KeyRange { start, end },
             phase,
+            recovered,
             members,
         };
         chain
@@ -132,6 +139,7 @@ impl Meta {
             synced_for,
             paid,
             fenced,
+            descends,
         })
     }
 }
@@ -183,11 +191,13 @@ mod tests {
                     end: Some("b".into()),
                 },
                 phase: ChainPhase::Serving,
+                recovered: Epoch::new(3),
                 members: vec![member],
             },
             synced_for: Some((DiskId::new(7), Epoch::new(2))),
             paid: Epoch::new(5),
             fenced: Some("why".into()),
+            descends: Epoch::new(3),
         };
         let bytes = meta.encode();
         assert_eq!(Meta::decode(bytes.clone()), Ok(meta));

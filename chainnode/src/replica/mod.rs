@@ -207,6 +207,11 @@ impl Replica {
             mutant,
         };
         replica.take_in_log(recovered, out);
+        if let Some(mut meta) = replica.meta.take() {
+            replica.give_up_void_data(&mut meta);
+            replica.meta = Some(meta.clone());
+            replica.meta_durable = Some(meta);
+        }
         replica.start_epoch(now, out);
         replica.settle(now, out);
         replica
@@ -468,8 +473,10 @@ impl Replica {
             .is_some_and(|c| c.phase == ChainPhase::Serving)
     }
 
+    /// C2, L2: stopped, from the moment of the alarm until the epoch that ends it is in force (M3).
     fn is_fenced(&self) -> bool {
-        self.meta.as_ref().is_some_and(|m| m.fenced.is_some())
+        let metas = self.meta.iter().chain(&self.meta_durable);
+        metas.into_iter().any(|m| m.fenced.is_some())
     }
 
     /// S1: synced for the present stint, and that is durable.

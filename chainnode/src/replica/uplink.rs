@@ -536,6 +536,7 @@ impl Replica {
                 self.state.scan = None;
                 let (peer, link) = (up.peer, up.link);
                 self.up = None;
+                self.take_descent(out);
                 self.send(peer, Body::Unlink { link }, out);
                 out.events.push(Event::Scan { done: true });
             }

@@ -361,6 +361,13 @@ fn tell(shard: ShardId, event: &Event) {
                 "ALARM: the replica stops and keeps everything"
             );
         }
+        Event::Unfenced { evidence } => {
+            tracing::warn!(
+                shard,
+                evidence,
+                "an operator chose this replica's data: the alarm is over"
+            );
+        }
         Event::Damaged { what } => {
             tracing::error!(
                 shard,

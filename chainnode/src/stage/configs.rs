@@ -43,11 +43,33 @@ impl World {
             epoch,
             range,
             phase,
+            recovered: old.as_ref().map_or(Epoch::ZERO, |c| c.recovered),
             members,
         };
         self.made.push(chain.clone());
         self.chain = Some(chain);
         self.offer(to);
+    }
+
+    /// M3: an operator makes this member's data count, and offers that to everybody.
+    pub fn recover(&mut self, node: u64) -> Option<()> {
+        let old = self.chain.take()?;
+        let epoch = old.epoch.next();
+        let member = old.members.iter().find(|m| m.node.get() == node)?;
+        let chain = ChainConfig {
+            epoch,
+            recovered: epoch,
+            members: vec![Member {
+                joined_epoch: epoch,
+                ..*member
+            }],
+            ..old
+        };
+        self.made.push(chain.clone());
+        self.chain = Some(chain);
+        let all: Vec<u64> = self.nodes.keys().copied().collect();
+        self.offer(&all);
+        Some(())
     }
 
     /// Rules M1 and M2, as a master would keep them.

@@ -7,6 +7,7 @@
 //! | `config 1,2 [to 1,3\|nobody]` | the next config, offered to all or some |
 //! | `offer 2`, `again 2 EPOCH` | the newest config again; one that was made before |
 //! | `older 2 EPOCH`, `creating 2`, `conflict 2` | configs that nobody made: an older one; the first one; another one of the same epoch |
+//! | `recover 2` | an operator makes one member's data count (M3) |
 //! | `learn 3 [off]` | asks a node to follow, or no longer |
 //! | `clock 1 PPM` | how fast a clock runs, before `nodes` |
 //! | `at 1 put k v [@session/slot/no]` | a request: `put del incr append cas open` |
@@ -239,6 +240,7 @@ fn configs(world: &mut World, words: &[&str]) -> Option<()> {
             };
             world.configure(&list(members)?, ChainPhase::Serving, &to);
         }
+        ["recover", n] => world.recover(number(n)?)?,
         ["offer", to] => world.offer(&list(to)?),
         ["older", n, epoch] => {
             let chain = world.chain()?.clone();

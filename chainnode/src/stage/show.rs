@@ -90,6 +90,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Scan { done: true } => "has copied the state".to_owned(),
         Event::PeerRefused { from, why } => format!("refuses {from}: {why}"),
         Event::Fenced { evidence } => format!("STOPS: {evidence}"),
+        Event::Unfenced { evidence } => format!("is fenced no more: {evidence}"),
         Event::Damaged { what } => format!("is damaged: {what}"),
     }
 }

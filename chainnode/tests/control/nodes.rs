@@ -126,6 +126,7 @@ impl Nodes {
                 1 => ChainPhase::Creating,
                 _ => ChainPhase::Serving,
             },
+            recovered: Epoch::ZERO,
             members: members.iter().map(member).collect(),
         }
     }

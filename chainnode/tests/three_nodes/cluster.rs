@@ -129,6 +129,7 @@ impl Cluster {
             epoch,
             range: KeyRange::all(),
             phase,
+            recovered: Epoch::ZERO,
             members,
         };
         config.chains.insert(SHARD, chain);

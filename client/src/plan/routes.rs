@@ -172,6 +172,7 @@ mod tests {
                 end: end.map(|end| Bytes::copy_from_slice(end.as_bytes())),
             },
             phase: ChainPhase::Serving,
+            recovered: Epoch::ZERO,
             members: vec![Member {
                 node: NodeId::new(shard * 10 + epoch),
                 disk: DiskId::new(1),

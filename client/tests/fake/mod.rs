@@ -54,6 +54,7 @@ impl Cluster {
                 end: starts.get(at + 1).map(|s| Bytes::from_static(s.as_bytes())),
             },
             phase: ChainPhase::Serving,
+            recovered: Epoch::ZERO,
             members: (infos.iter())
                 .map(|info| Member {
                     node: info.node,

@@ -186,13 +186,10 @@ pub enum ChainStep {
     /// An operator's way out when every in-sync member is gone (M3): the chain becomes this member alone, in a new
     /// stint that counts as in sync by decree, and what only the others had is lost. Never automatic.
     ///
-    /// *What is missing on the node.* No config makes a replica of today obey: an unsynced solo never becomes in sync
-    /// by itself (S2; `settle_in_sync` in `chainnode/src/replica/advance.rs`), a fenced one stays fenced (its metadata
-    /// says so), and a creating epoch helps only an empty one. So the chain has the right shape and goes on waiting.
-    /// The node's half has to be a mark in the chain config that tells a decree from an ordinary change, on which the
-    /// named member alone, once the config is durable, cuts nothing, clears `fenced`, and persists `synced_for` for the
-    /// new stint. That it is a *new* stint matters: no earlier confirmation of the member, and no earlier epoch of
-    /// whoever lost its place, can be taken for one of this.
+    /// The chain config carries the epoch as `recovered`. The chosen member takes that as its decree together with the
+    /// config; everybody else's log and state count for nothing until they have copied the chain's state anew
+    /// (`obey_decree` in `chainnode/src/replica/epochs.rs`). That it is a *new* stint matters: no earlier confirmation
+    /// of the member, and no earlier epoch of whoever lost its place, can be taken for one of this.
     Recover {
         /// The member whose data shall count.
         node: NodeId,

@@ -44,8 +44,14 @@ pub fn next_shape(
         ChainStep::Reissue => chain.members.clone(),
         ChainStep::Recover { node } => recover(chain, *node, facts)?,
     };
+    let epoch = chain.epoch.next();
+    let recovered = match step {
+        ChainStep::Recover { .. } => epoch,
+        _ => chain.recovered,
+    };
     Ok(ChainConfig {
-        epoch: chain.epoch.next(),
+        epoch,
+        recovered,
         members,
         ..chain.clone()
     })

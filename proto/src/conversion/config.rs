@@ -45,6 +45,7 @@ impl From<&ChainConfig> for wire::ChainConfig {
             }
             .into(),
             members: chain.members.iter().map(wire::Member::from).collect(),
+            recovered_epoch: chain.recovered.get(),
         }
     }
 }
@@ -70,6 +71,7 @@ impl TryFrom<wire::ChainConfig> for ChainConfig {
                     return Err(ParseError::Missing("phase"));
                 }
             },
+            recovered: Epoch::new(from.recovered_epoch),
             members: each(counted("members", from.members, limits::CHAIN_MEMBERS_MAX)?)?,
         };
         chain.check()?;
