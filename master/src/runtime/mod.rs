@@ -297,7 +297,9 @@ async fn serve(
         .await;
     let control = ControlService::new(Arc::clone(&inner), heard.clone());
     let control = wire::control_server::ControlServer::new(control)
-        .max_encoding_message_size(catena_proto::limits::CONFIG_BYTES_MAX);
+        .max_encoding_message_size(catena_proto::limits::CONFIG_BYTES_MAX)
+        // A report of a node with every shard.
+        .max_decoding_message_size(catena_proto::limits::CONFIG_BYTES_MAX);
     let admin = wire::admin_server::AdminServer::new(AdminService {
         inner: Arc::clone(&inner),
         heard,
