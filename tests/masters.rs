@@ -10,6 +10,9 @@ mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use catena_proto::config::{ClusterConfig, ConfigPosition};
+use catena_proto::ids::{ClusterId, ConfigVersion, Generation};
+use catena_proto::snapshot;
 use harness::load::Load;
 use harness::{Cluster, signal, wait_until};
 use rustix::process::Signal;
@@ -260,17 +263,43 @@ fn a_spoilt_snapshot_store_touches_nothing_and_a_node_boots_from_a_good_one() {
         names.sort();
         names
     };
-    // Garbage in every object, and one that claims to be newest.
+    let older: Vec<(std::path::PathBuf, Vec<u8>)> = objects()
+        .into_iter()
+        .filter_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes)))
+        .collect();
+    // Garbage in every object, one that claims to be newest, and another cluster's that is newer than ours.
     for object in objects() {
         std::fs::write(object, b"garbage").expect("written");
     }
     let name = format!("snapshot-{:020}-{:020}", 9, 9);
     std::fs::write(store.join(name), b"garbage").expect("written");
+    let mut foreign = ClusterConfig::empty(ClusterId::new(1));
+    foreign.position = ConfigPosition {
+        generation: Generation::new(8),
+        version: ConfigVersion::new(8),
+    };
+    let name = snapshot::name(foreign.position);
+    std::fs::write(store.join(name), snapshot::encode(&foreign)).expect("written");
     let id = cluster.with_role(1, "middle");
     cluster.kill(id);
     cluster.restart(id);
     wait_whole(&cluster, 1, 3);
     load.wait_progress(SOME);
+    // An older copy: nobody goes back to it.
+    let version = cluster.status().map(|s| s["config_version"].clone());
+    for object in objects() {
+        std::fs::remove_file(object).expect("removed");
+    }
+    for (path, bytes) in older {
+        std::fs::write(path, bytes).expect("written");
+    }
+    let id = cluster.with_role(1, "head");
+    cluster.kill(id);
+    cluster.restart(id);
+    wait_whole(&cluster, 1, 3);
+    load.wait_progress(SOME);
+    let now = cluster.status().map(|s| s["config_version"].clone());
+    assert!(now.as_ref().and_then(Value::as_u64) >= version.as_ref().and_then(Value::as_u64));
     // Gone altogether: the leader makes it again at its pace.
     std::fs::remove_dir_all(store).expect("removed");
     let whole = |path: &std::path::PathBuf| {
@@ -400,7 +429,17 @@ fn a_node_that_takes_no_newer_config_is_excluded_with_its_versions_and_comes_bac
             .any(|cause| cause.contains("version") || cause.contains("epoch")),
         "{events:#?}"
     );
-    cluster.run(&["put", "k", "v"]).ended(0);
+    // Whoever asks the stale node is told nothing: what it takes in its old epoch never commits.
+    let others: Vec<&str> = cluster
+        .ready()
+        .nodes
+        .iter()
+        .filter(|n| n.id != head)
+        .map(|n| &*n.addr)
+        .collect();
+    cluster
+        .run(&["put", "k", "v", "--endpoints", &others.join(",")])
+        .ended(0);
     harness::post(&http, "/debug/testing/refuse-configs?on=false");
     wait_until_or("it is taken back in", &cluster, || {
         members(&cluster, 1).contains(&head)
@@ -411,4 +450,31 @@ fn a_node_that_takes_no_newer_config_is_excluded_with_its_versions_and_comes_bac
         let members = chain["members"].as_array().cloned().unwrap_or_default();
         !members.is_empty() && members.iter().all(|m| m["in_sync"] == true)
     });
+}
+
+#[test]
+fn a_stale_last_member_in_sync_is_not_touched_but_told_of() {
+    let cluster = Cluster::start(&["--masters", "3", "--nodes", "2", "--replicas", "1"]);
+    wait_whole(&cluster, 1, 1);
+    let solo = cluster.with_role(1, "solo");
+    let other = if solo == 1 { "2" } else { "1" };
+    let http = cluster.node(solo).http.clone();
+    harness::post(&http, "/debug/testing/refuse-configs?on=true&mode=nack");
+    cluster
+        .run(&["chain", "add-member", "1", other, "--no-wait"])
+        .ended(0);
+    wait_until_or("an alarm tells of it", &cluster, || {
+        cluster.status().is_some_and(|s| {
+            let alarms = s["alarms"].as_array().cloned().unwrap_or_default();
+            let of_control = |a: &Value| a["name"] == "CONTROL_ALARM";
+            alarms.iter().any(of_control)
+        })
+    });
+    assert_eq!(members(&cluster, 1), [solo], "the last in sync stays");
+    let direct = cluster.node(solo).addr.clone();
+    cluster
+        .run(&["put", "k", "v", "--endpoints", &direct])
+        .ended(0);
+    harness::post(&http, "/debug/testing/refuse-configs?on=false");
+    wait_whole(&cluster, 1, 2);
 }

@@ -92,6 +92,7 @@ pub(crate) const PURE_CRATES: &[&str] = &[
     "base64",
     "bytes",
     "catena_chainnode",
+    "catena_master",
     "catena_proto",
     "catena_wal",
     "crc32fast",
