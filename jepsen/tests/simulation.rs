@@ -5,12 +5,15 @@
     reason = "a test reads its scripts"
 )]
 
-use catena_jepsen::sim::{Trace, run, simulate};
+use catena_jepsen::sim::{Company, Trace, run, simulate};
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..4 {
-        let (one, two) = (simulate(seed, 1_000, None), simulate(seed, 1_000, None));
+        let (one, two) = (
+            simulate(seed, 1_000, Company::Alone, None),
+            simulate(seed, 1_000, Company::Alone, None),
+        );
         assert_eq!(one, two);
         assert!(one.is_ok_and(|outcome| outcome.trace.lines().len() > 300));
     }
@@ -18,11 +21,33 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn a_slice_of_seeds_holds() {
-    let summary = run(0..600, 2_000, None, |_| {});
+    let summary = run(0..600, 2_000, Company::Alone, None, |_| {});
     let failures: Vec<String> = summary.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(
         summary.committed > 10_000 && summary.epochs > 1_000,
+        "{}",
+        summary.to_text()
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_with_masters() {
+    for seed in 0..4 {
+        let one = simulate(seed, 600, Company::Masters, None);
+        let two = simulate(seed, 600, Company::Masters, None);
+        assert_eq!(one, two);
+        assert!(one.is_ok_and(|outcome| outcome.trace.lines().len() > 200));
+    }
+}
+
+#[test]
+fn a_slice_of_seeds_with_masters_holds() {
+    let summary = run(0..200, 800, Company::Masters, None, |_| {});
+    let failures: Vec<String> = summary.failures.iter().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        summary.committed > 2_000 && summary.epochs > 800,
         "{}",
         summary.to_text()
     );

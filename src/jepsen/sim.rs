@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use catena_chainnode::replica::{MUTANTS, Mutant};
-use catena_jepsen::sim::{self, Progress, SCHEDULES, Summary};
+use catena_chainnode::replica::MUTANTS;
+use catena_jepsen::sim::{self, Company, Planted, Progress, SCHEDULES, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::Failure;
@@ -23,13 +23,26 @@ pub(crate) struct SimArgs {
     steps: u64,
     /// Plant this bug, to see that it is found (builds with the `mutants` feature)
     #[arg(long, value_name = "NAME")]
-    mutant: Option<Mutant>,
+    mutant: Option<Planted>,
+    /// Let three masters decide about the chain, instead of a scripted source of configs
+    #[arg(long)]
+    masters: bool,
     /// List the bugs that can be planted, and the rule that each breaks
     #[arg(long)]
     list_mutants: bool,
     /// Tell one seed's messages and events, up to the first broken rule
     #[arg(long, value_name = "SEED")]
     trace: Option<u64>,
+}
+
+impl SimArgs {
+    const fn company(&self) -> Company {
+        if self.masters {
+            Company::Masters
+        } else {
+            Company::Alone
+        }
+    }
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -70,7 +83,7 @@ pub(crate) fn run(args: SimArgs, output: &mut Output) -> Result<ExitCode, Failur
     }
     if let Some(seed) = args.trace {
         output.line(
-            sim::trace(seed, args.steps, args.mutant)
+            sim::trace(seed, args.steps, args.company(), args.mutant)
                 .trim_end()
                 .as_bytes(),
         )?;
@@ -120,6 +133,7 @@ fn on_all_cores(args: &SimArgs) -> Summary {
             summary.add(sim::run(
                 seed..seed + 1,
                 args.steps,
+                args.company(),
                 args.mutant,
                 on_progress,
             ));

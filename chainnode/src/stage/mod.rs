@@ -5,6 +5,7 @@
 //! [`Oracle`] watches every step for what must never happen.
 
 mod configs;
+mod decided;
 mod disk;
 mod oracle;
 mod requests;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use catena_proto::ids::{Epoch, NodeId, Seq};
 use catena_proto::op::{Outcome, RequestId};
 use catena_proto::record::{Group, Record};
+use catena_proto::time::Mono;
 
 /// A broken rule, with what was seen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,8 @@ pub struct Oracle {
     acknowledged: BTreeMap<Bytes, Seq>,
     /// Epochs that each node acted on.
     epochs: BTreeMap<NodeId, Epoch>,
+    /// When each node began to act in each epoch.
+    moved: BTreeMap<NodeId, BTreeMap<Epoch, Mono>>,
     violations: Vec<Violation>,
     seen: BTreeSet<&'static str>,
 }
@@ -59,6 +62,27 @@ impl Oracle {
     #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         self.violations.first()
+    }
+
+    /// A rule was found broken by whoever sees more than one step.
+    pub fn on_rule(&mut self, rule: &'static str, what: String) {
+        self.broken(rule, what);
+    }
+
+    /// A node acts in this epoch, at this moment.
+    pub fn on_moved(&mut self, node: NodeId, epoch: Epoch, now: Mono) {
+        self.moved
+            .entry(node)
+            .or_default()
+            .entry(epoch)
+            .or_insert(now);
+    }
+
+    /// When a node first acted beyond `epoch`; `None` if it never did.
+    #[must_use]
+    pub fn moved_beyond(&self, node: NodeId, epoch: Epoch) -> Option<Mono> {
+        let moved = self.moved.get(&node)?.range(epoch.next()..);
+        moved.map(|(_, at)| *at).min()
     }
 
     fn broken(&mut self, rule: &'static str, what: String) {

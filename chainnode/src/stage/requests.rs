@@ -99,6 +99,7 @@ impl World {
         read.view
             .verify(&replica.read_view(), now)
             .map_err(|refusal| format!("thrown away: {refusal}"))?;
+        self.judge_lease(n);
         let version = read
             .found
             .as_ref()

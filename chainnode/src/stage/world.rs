@@ -35,7 +35,7 @@ pub struct Node {
     /// Its disk.
     pub disk: Disk,
     pub(super) disk_id: DiskId,
-    incarnation: u64,
+    pub(super) incarnation: u64,
     timers: BTreeMap<Timer, Mono>,
     /// Parts per million by which its clock runs fast.
     clock_ppm: i64,
@@ -87,6 +87,8 @@ pub struct World {
     pub(super) chain: Option<ChainConfig>,
     /// Every config that was made, by epoch.
     pub(super) made: Vec<ChainConfig>,
+    /// Stints for which a disk was once synced.
+    pub(super) stints: BTreeSet<Member>,
     /// The first thing that was done against rules M: then a broken rule proves nothing.
     pub(super) foul: Option<&'static str>,
     pub(super) requests: BTreeMap<u64, (u64, Option<Bytes>)>,
@@ -249,6 +251,8 @@ impl World {
         let node = self.node(n);
         node.timers.extend(out.timers);
         node.disk.take(out.persist, out.apply);
+        self.note_stint(n);
+        let node = self.node(n);
         let logs: Vec<_> = out
             .log_reads
             .iter()
@@ -285,6 +289,7 @@ impl World {
             .and_then(|r| r.chain())
             .map_or(Epoch::ZERO, |c| c.epoch);
         self.oracle.on_epoch(id, epoch, node.disk.epoch());
+        self.oracle.on_moved(id, epoch, self.now);
         for apply in &out.apply {
             if let Apply::Groups { groups, .. } = apply {
                 self.oracle.on_apply(id, epoch, groups);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use catena_chainnode::replica::Refusal;
-use catena_chainnode::stage::World;
 use catena_proto::ids::{Seq, SessionId};
 use catena_proto::op::Outcome;
 use catena_proto::time::Mono;
 
+use super::cluster::Cluster;
 use super::configs;
 use super::dice::Dice;
 use super::trace::Trace;
@@ -76,7 +76,7 @@ impl Clients {
     }
 
     /// One client does the next thing it has to do.
-    pub(super) fn act(&mut self, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
+    pub(super) fn act(&mut self, world: &mut Cluster, dice: &mut Dice, trace: &mut Trace) {
         let i = dice.index(self.clients.len());
         if self.clients[i].write.is_some() {
             self.try_again(i, world, dice, trace);
@@ -88,7 +88,7 @@ impl Clients {
         }
     }
 
-    fn open(&mut self, i: usize, world: &mut World, trace: &mut Trace) {
+    fn open(&mut self, i: usize, world: &mut Cluster, trace: &mut Trace) {
         let now = world.now;
         let opening = self.clients[i].opening;
         if opening.is_some_and(|(_, at)| waits(at, now)) {
@@ -142,7 +142,7 @@ impl Clients {
         });
     }
 
-    fn try_again(&mut self, i: usize, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
+    fn try_again(&mut self, i: usize, world: &mut Cluster, dice: &mut Dice, trace: &mut Trace) {
         let now = world.now;
         let Some(write) = &mut self.clients[i].write else {
             return;
@@ -184,7 +184,7 @@ impl Clients {
     }
 
     /// Works off what the replicas answered.
-    pub(super) fn take_replies(&mut self, world: &mut World) {
+    pub(super) fn take_replies(&mut self, world: &mut Cluster) {
         let now = world.now;
         for (number, result) in std::mem::take(&mut world.replies) {
             let Some((i, no)) = self.by_request.remove(&number) else {
@@ -248,7 +248,7 @@ impl Clients {
     }
 
     /// A reader begins or ends a read at a node.
-    pub(super) fn read(&mut self, n: u64, world: &mut World, dice: &mut Dice, trace: &mut Trace) {
+    pub(super) fn read(&mut self, n: u64, world: &mut Cluster, dice: &mut Dice, trace: &mut Trace) {
         if world.is_up(n) && !world.is_running(n) {
             // A stopped process keeps what it has in hand (FAULTS 1).
             return;
@@ -270,7 +270,7 @@ impl Clients {
         }
     }
 
-    fn begin_read(&mut self, n: u64, key: &'static str, world: &mut World, trace: &mut Trace) {
+    fn begin_read(&mut self, n: u64, key: &'static str, world: &mut Cluster, trace: &mut Trace) {
         trace.play(world, format!("admit {n} {key}"));
         if !world.is_reading(n) {
             return;
@@ -285,7 +285,7 @@ impl Clients {
         self.reads.insert(n, reader);
     }
 
-    fn end_read(&mut self, n: u64, reader: u64, world: &mut World, trace: &mut Trace) {
+    fn end_read(&mut self, n: u64, reader: u64, world: &mut Cluster, trace: &mut Trace) {
         trace.play(world, format!("answer {n}"));
         let seen = match world.answers.pop() {
             Some(answer) => {
@@ -305,7 +305,7 @@ impl Clients {
     }
 
     /// Every key is read once more, at one node; false if it answered one of them not.
-    pub(super) fn read_all(&mut self, n: u64, world: &mut World, trace: &mut Trace) -> bool {
+    pub(super) fn read_all(&mut self, n: u64, world: &mut Cluster, trace: &mut Trace) -> bool {
         if let Some(reader) = self.reads.remove(&n) {
             self.end_read(n, reader, world, trace);
         }

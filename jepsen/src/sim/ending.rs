@@ -7,11 +7,15 @@ use catena_chainnode::stage::Node;
 use catena_proto::op::Outcome;
 
 use super::configs;
+use super::council;
 use super::faults;
-use super::random::{Broken, Sim};
+use super::random::{Broken, Company, Sim};
 
 /// Time that a healed chain has to be in sync on all members: debts of a restart (`L_max`), then catching up.
 const IN_SYNC_WITHIN_MS: u64 = 5_000;
+/// Time that masters have to make the chain whole again: the damping of a flapping node, and copying.
+const WHOLE_WITHIN_MS: u64 = 300_000;
+const WHOLE_LOOK_MS: u64 = 1_000;
 /// The usual settings.
 const LEASE_MS: u64 = 500;
 const ROUND_MS: u64 = 100;
@@ -42,15 +46,52 @@ pub(super) fn heal(sim: &mut Sim) -> Result<(), Broken> {
         }
         if !sim.world.is_up(n) {
             sim.play(format!("restart {n}"))?;
-            if let Some(command) = sim.configs.restarted(n) {
+            if sim.company == Company::Alone
+                && let Some(command) = sim.configs.restarted(n)
+            {
                 sim.play(command)?;
             }
         }
+    }
+    if sim.company == Company::Masters {
+        return heal_by_masters(sim);
     }
     for command in sim.configs.heal(&sim.world) {
         sim.play(command)?;
     }
     sim.play(format!("run {IN_SYNC_WITHIN_MS}"))
+}
+
+/// The masters bring everything back without anybody's help: the wanted length, all in sync, every config in force.
+fn heal_by_masters(sim: &mut Sim) -> Result<(), Broken> {
+    for command in council::heal(&sim.world) {
+        sim.play(command)?;
+    }
+    let mut lacks = None;
+    for _ in 0..WHOLE_WITHIN_MS / WHOLE_LOOK_MS {
+        if let Some(n) = configs::hopeless(&sim.world) {
+            // The loop waits for it; the way out is an operator's.
+            sim.play(format!("op remove {n}"))?;
+        }
+        sim.play(format!("run {WHOLE_LOOK_MS}"))?;
+        let masters = sim.world.masters.as_ref();
+        lacks = masters.and_then(|m| m.lacks(&sim.world));
+        if lacks.is_none() {
+            // What follows from the last change: leases, learners that go.
+            return sim.play(format!("run {IN_SYNC_WITHIN_MS}"));
+        }
+    }
+    let story = sim.world.masters.as_ref().map(|m| m.story());
+    let what = format!(
+        "{}\n{}{}",
+        lacks.unwrap_or_default(),
+        story.unwrap_or_default(),
+        statuses(sim)
+    );
+    Err(Broken {
+        rule: "the masters restore the wanted length".to_owned(),
+        what,
+    })
 }
 
 /// The chain serves, everything acknowledged is there, and replicas that are equally far are equal.

@@ -2,7 +2,9 @@
 
 use catena_chainnode::stage::World;
 
+use super::cluster::Cluster;
 use super::configs::{self, list};
+use super::council;
 use super::dice::Dice;
 
 /// Kinds of faults.
@@ -53,6 +55,18 @@ impl Rates {
         }
     }
 
+    /// With masters: their loop takes seconds for what a scripted source of configs does at once.
+    pub(super) fn with_masters(self, dice: &mut Dice) -> Self {
+        Self {
+            calm: 10 + dice.below(40),
+            configs: 5 + dice.below(30),
+            faults: dice.below(20),
+            settings: 0,
+            tick_ms_max: [10, 40, 130, 400][dice.index(4)],
+            ..self
+        }
+    }
+
     /// While a change is half done: leases still run, links are being made; more of everything, in little time.
     pub(super) const fn hurried(self) -> Self {
         Self {
@@ -75,7 +89,7 @@ impl Rates {
     }
 
     /// Something breaks.
-    pub(super) fn fault(&self, world: &World, dice: &mut Dice) -> Vec<String> {
+    pub(super) fn fault(&self, world: &Cluster, dice: &mut Dice) -> Vec<String> {
         let nodes: Vec<u64> = world.nodes.keys().copied().collect();
         let kind = dice.index(self.kinds.len());
         if !self.kinds[kind] {
@@ -97,7 +111,7 @@ impl Rates {
         }
     }
 
-    fn crash(&self, world: &World, dice: &mut Dice, nodes: &[u64]) -> Vec<String> {
+    fn crash(&self, world: &Cluster, dice: &mut Dice, nodes: &[u64]) -> Vec<String> {
         let up: Vec<u64> = nodes.iter().copied().filter(|n| world.is_up(*n)).collect();
         let cut = dice.one_in(6);
         let mut commands = Vec::new();
@@ -125,7 +139,7 @@ impl Rates {
     }
 
     /// A stopped process starts, or a cut wire heals.
-    pub(super) fn mend(&self, world: &World, dice: &mut Dice) -> Option<String> {
+    pub(super) fn mend(&self, world: &Cluster, dice: &mut Dice) -> Option<String> {
         let nodes: Vec<u64> = world.nodes.keys().copied().collect();
         let down: Vec<u64> = nodes.iter().copied().filter(|n| !world.is_up(*n)).collect();
         if !down.is_empty() && dice.one_in(2) {
@@ -162,7 +176,12 @@ pub(super) fn setting(n: u64, dice: &mut Dice) -> String {
 }
 
 /// Another member holds everything, or this node is none: its disk may be lost.
-fn can_lose(world: &World, n: u64) -> bool {
+fn can_lose(world: &Cluster, n: u64) -> bool {
+    if let Some(masters) = &world.masters
+        && configs::members(world).contains(&n)
+    {
+        return council::can_lose(masters, world, n);
+    }
     !configs::members(world).contains(&n) || configs::whole(world).iter().any(|m| *m != n)
 }
 

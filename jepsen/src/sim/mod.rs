@@ -22,16 +22,21 @@
 //! | `schedules` | the directed schedule of each planted bug |
 
 mod clients;
+mod cluster;
 mod configs;
+mod council;
 mod dice;
 mod ending;
 mod faults;
+mod masters;
+mod planted;
 mod random;
 mod run;
 mod schedules;
 mod trace;
 
-pub use self::random::{Failure, Outcome, simulate, trace};
+pub use self::planted::{Bug, Planted};
+pub use self::random::{Company, Failure, Outcome, simulate, trace};
 pub use self::run::{Progress, Summary, run};
 pub use self::schedules::{SCHEDULES, Schedule};
 pub use self::trace::Trace;

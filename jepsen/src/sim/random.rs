@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use catena_chainnode::replica::Mutant;
-use catena_chainnode::stage::World;
-use catena_proto::ids::Seq;
+use catena_proto::ids::{Epoch, Seq};
 use serde_json::{Value, json};
 
 use super::clients::Clients;
+use super::cluster::Cluster;
 use super::configs::Configs;
+use super::council;
 use super::dice::Dice;
 use super::ending;
 use super::faults::{self, Rates};
+use super::planted::Planted;
 use super::trace::Trace;
 use crate::check::model::Model;
 use crate::check::report::Verdict;
@@ -20,6 +21,16 @@ use crate::check::{Options, check_history};
 
 /// A change counts as half done for this many steps.
 const HURRY_STEPS: u64 = 120;
+
+/// Who decides about the chain in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Company {
+    /// A scripted source of configs that likes bad moments.
+    #[default]
+    Alone,
+    /// Three masters with the production state and loop.
+    Masters,
+}
 
 /// A run that broke something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +41,9 @@ pub struct Failure {
     /// Steps of the run.
     pub steps: u64,
     /// The planted bug, if one was.
-    pub mutant: Option<Mutant>,
+    pub mutant: Option<Planted>,
+    /// Who decided about the chain.
+    pub company: Company,
     /// The broken rule.
     pub rule: String,
     /// What was seen.
@@ -60,7 +73,7 @@ impl Failure {
         json!({
             "seed": self.seed,
             "steps": self.steps,
-            "mutant": self.mutant.map(Mutant::name),
+            "mutant": self.mutant.map(Planted::name),
             "rule": self.rule,
             "what": self.what,
             "script": self.trace.lines(),
@@ -74,8 +87,12 @@ impl Failure {
         let mutant = self
             .mutant
             .map_or(String::new(), |m| format!(" --mutant {m}"));
+        let masters = match self.company {
+            Company::Alone => "",
+            Company::Masters => " --masters",
+        };
         format!(
-            "catena jepsen sim --seeds {}..{} --steps {}{mutant}",
+            "catena jepsen sim --seeds {}..{} --steps {}{masters}{mutant}",
             self.seed,
             self.seed + 1,
             self.steps
@@ -103,13 +120,16 @@ pub struct Outcome {
 }
 
 pub(super) struct Sim {
-    pub(super) world: World,
+    pub(super) world: Cluster,
     pub(super) trace: Trace,
     pub(super) clients: Clients,
     pub(super) configs: Configs,
     dice: Dice,
     rates: Rates,
     hurry: u64,
+    pub(super) company: Company,
+    /// The epoch that was seen last.
+    epoch: Option<Epoch>,
     digest: crc32fast::Hasher,
 }
 
@@ -124,8 +144,13 @@ pub(super) struct Broken {
 ///
 /// # Errors
 /// [`Failure`]: a rule was broken, the chain did not come back, replicas differ, or the history is not linearizable.
-pub fn simulate(seed: u64, steps: u64, mutant: Option<Mutant>) -> Result<Outcome, Box<Failure>> {
-    let mut sim = Sim::new(seed, mutant);
+pub fn simulate(
+    seed: u64,
+    steps: u64,
+    company: Company,
+    mutant: Option<Planted>,
+) -> Result<Outcome, Box<Failure>> {
+    let mut sim = Sim::new(seed, company, mutant);
     // A replica that finds its own invariants broken panics: that is a finding like any other.
     let run = catch_unwind(AssertUnwindSafe(|| sim.run(steps)));
     let broken = match run {
@@ -142,6 +167,7 @@ pub fn simulate(seed: u64, steps: u64, mutant: Option<Mutant>) -> Result<Outcome
         seed,
         steps,
         mutant,
+        company,
         rule,
         what,
         trace,
@@ -151,8 +177,8 @@ pub fn simulate(seed: u64, steps: u64, mutant: Option<Mutant>) -> Result<Outcome
 
 /// Plays a seed up to its first broken rule, and tells every command, message and event.
 #[must_use]
-pub fn trace(seed: u64, steps: u64, mutant: Option<Mutant>) -> String {
-    let (lines, end) = match simulate(seed, steps, mutant) {
+pub fn trace(seed: u64, steps: u64, company: Company, mutant: Option<Planted>) -> String {
+    let (lines, end) = match simulate(seed, steps, company, mutant) {
         Ok(outcome) => (outcome.trace, "every rule held".to_owned()),
         Err(failure) => (failure.whole, format!("{}: {}", failure.rule, failure.what)),
     };
@@ -166,12 +192,15 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Sim {
-    fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+    fn new(seed: u64, company: Company, mutant: Option<Planted>) -> Self {
         let mut dice = Dice::new(seed);
-        let mut world = World::with_mutant(mutant);
+        let mut world = Cluster::new(mutant);
         world.quiet = true;
         let (configs, clients) = (Configs::new(&mut dice), Clients::new(&mut dice));
-        let rates = Rates::draw(&mut dice);
+        let mut rates = Rates::draw(&mut dice);
+        if company == Company::Masters {
+            rates = rates.with_masters(&mut dice);
+        }
         Self {
             world,
             trace: Trace::default(),
@@ -180,12 +209,18 @@ impl Sim {
             dice,
             rates,
             hurry: 0,
+            company,
+            epoch: None,
             digest: crc32fast::Hasher::new(),
         }
     }
 
     fn run(&mut self, steps: u64) -> Result<(), Broken> {
-        for command in faults::beginning(&mut self.dice) {
+        let beginning = match self.company {
+            Company::Alone => faults::beginning(&mut self.dice),
+            Company::Masters => council::beginning(&mut self.dice),
+        };
+        for command in beginning {
             self.play(command)?;
         }
         for _ in 0..steps {
@@ -223,6 +258,12 @@ impl Sim {
 
     fn step(&mut self) -> Result<(), Broken> {
         self.hurry = self.hurry.saturating_sub(1);
+        if self.company == Company::Masters {
+            let epoch = self.world.chain().map(|c| c.epoch);
+            if std::mem::replace(&mut self.epoch, epoch) != epoch {
+                self.hurry = 1 + self.dice.below(HURRY_STEPS);
+            }
+        }
         let rates = if self.hurry > 0 {
             self.rates.hurried()
         } else {
@@ -272,7 +313,11 @@ impl Sim {
                 self.look()?;
             }
             Some(6) => {
-                let ms = 10 + self.dice.below(400);
+                let most = match self.company {
+                    Company::Alone => 400,
+                    Company::Masters => 3_000,
+                };
+                let ms = 10 + self.dice.below(most);
                 self.play(format!("run {ms}"))?;
             }
             Some(7) => self.change()?,
@@ -287,7 +332,7 @@ impl Sim {
                     let n = command.split(' ').nth(1).and_then(|n| n.parse().ok());
                     self.play(command)?;
                     let again = n
-                        .filter(|_| started)
+                        .filter(|_| started && self.company == Company::Alone)
                         .and_then(|n| self.configs.restarted(n));
                     if let Some(command) = again {
                         self.play(command)?;
@@ -333,6 +378,10 @@ impl Sim {
     }
 
     fn change(&mut self) -> Result<(), Broken> {
+        if self.company == Company::Masters {
+            let command = council::act(&self.world, &mut self.dice);
+            return command.map_or(Ok(()), |command| self.play(command));
+        }
         let before = self.world.chain().map(|c| c.epoch);
         for _ in 0..=self.dice.below(3) {
             if let Some(command) = self.configs.act(&self.world, &mut self.dice) {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use catena_chainnode::replica::Mutant;
 use serde_json::{Value, json};
 
-use super::random::{Failure, simulate};
+use super::planted::Planted;
+use super::random::{Company, Failure, simulate};
 
 /// How far a run of seeds has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,13 @@ pub struct Summary {
 pub fn run(
     seeds: Range<u64>,
     steps: u64,
-    mutant: Option<Mutant>,
+    company: Company,
+    mutant: Option<Planted>,
     mut on_progress: impl FnMut(Progress),
 ) -> Summary {
     let mut summary = Summary::default();
     for seed in seeds {
-        match simulate(seed, steps, mutant) {
+        match simulate(seed, steps, company, mutant) {
             Ok(outcome) => {
                 summary.simulated_ms += outcome.simulated_ms;
                 summary.committed += outcome.committed;

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use catena_chainnode::replica::Mutant;
-use catena_chainnode::stage::{World, execute};
+use super::cluster::Cluster;
+use super::planted::Planted;
 
 /// The name under which a panic of a replica counts as a broken rule.
 pub(super) const PANIC: &str = "a replica's own invariants";
@@ -35,15 +35,15 @@ impl Trace {
 
     /// The rule that the run breaks when it is played again, if it does; a panic of a replica counts as one.
     #[must_use]
-    pub fn breaks(&self, mutant: Option<Mutant>) -> Option<&'static str> {
+    pub fn breaks(&self, mutant: Option<Planted>) -> Option<&'static str> {
         Self::rule_broken_by(&self.lines, mutant)
     }
 
     /// Adds a command, and plays it.
-    pub(super) fn play(&mut self, world: &mut World, line: String) {
+    pub(super) fn play(&mut self, world: &mut Cluster, line: String) {
         // Noted first: it may be the one that a replica does not survive.
         self.lines.push(line);
-        let played = self.lines.last().map(|line| execute(world, line));
+        let played = self.lines.last().map(|line| world.execute(line));
         debug_assert!(matches!(played, Some(Ok(()))), "{played:?}");
     }
 
@@ -54,13 +54,13 @@ impl Trace {
     }
 
     /// The script with everything that is said at each command, as a golden scenario has it.
-    pub(super) fn told(&self, mutant: Option<Mutant>) -> String {
-        let mut world = World::with_mutant(mutant);
+    pub(super) fn told(&self, mutant: Option<Planted>) -> String {
+        let mut world = Cluster::new(mutant);
         let mut told = String::new();
         for line in &self.lines {
             told.push_str(&format!("> {line}\n"));
             // The run's failure may be that a replica did not survive this command.
-            let played = catch_unwind(AssertUnwindSafe(|| execute(&mut world, line)));
+            let played = catch_unwind(AssertUnwindSafe(|| world.execute(line)));
             told.push_str(&world.take_transcript());
             if played.is_err() {
                 break;
@@ -70,16 +70,16 @@ impl Trace {
     }
 
     /// The rule that these commands break, if they break one without breaking rules M themselves.
-    fn rule_broken_by(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
+    fn rule_broken_by(lines: &[String], mutant: Option<Planted>) -> Option<&'static str> {
         catch_unwind(|| Self::replay(lines, mutant)).unwrap_or(Some(PANIC))
     }
 
-    fn replay(lines: &[String], mutant: Option<Mutant>) -> Option<&'static str> {
-        let mut world = World::with_mutant(mutant);
+    fn replay(lines: &[String], mutant: Option<Planted>) -> Option<&'static str> {
+        let mut world = Cluster::new(mutant);
         world.quiet = true;
         for line in lines {
             // A command may make no sense any more without those that were left out.
-            if execute(&mut world, line).is_err() {
+            if world.execute(line).is_err() {
                 continue;
             }
             world.take_transcript();
@@ -95,7 +95,7 @@ impl Trace {
 
     /// The shortest trace that was found that breaks the same rule: parts are left out as long as it does.
     #[must_use]
-    pub fn shrunk(&self, mutant: Option<Mutant>, rule: &str) -> Self {
+    pub fn shrunk(&self, mutant: Option<Planted>, rule: &str) -> Self {
         let mut lines = self.lines.clone();
         if self.breaks(mutant) != Some(rule) {
             // It shows only at the end of a run, or in the clients' history.
@@ -128,6 +128,8 @@ impl Trace {
 
 #[cfg(test)]
 mod tests {
+    use catena_chainnode::replica::Mutant;
+
     use super::*;
 
     #[test]
@@ -139,7 +141,7 @@ mod tests {
             lines.insert(2, format!("tick {at}"));
         }
         let trace = Trace { lines };
-        let mutant = Some(Mutant::ConfigBeforePersist);
+        let mutant = Some(Planted::Replica(Mutant::ConfigBeforePersist));
         let rule = trace.breaks(mutant).expect("it breaks a rule");
         let shrunk = trace.shrunk(mutant, rule);
         assert_eq!(shrunk.lines(), ["nodes 1,2,3", "chain 1,2,3"]);
