@@ -478,3 +478,37 @@ fn a_stale_last_member_in_sync_is_not_touched_but_told_of() {
     harness::post(&http, "/debug/testing/refuse-configs?on=false");
     wait_whole(&cluster, 1, 2);
 }
+
+#[test]
+fn an_operator_recovers_a_chain_from_the_one_member_that_is_left() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    cluster.run(&["put", "before", "1"]).ended(0);
+    let chosen = cluster.with_role(1, "middle");
+    let gone: Vec<u64> = members(&cluster, 1)
+        .into_iter()
+        .filter(|id| *id != chosen)
+        .collect();
+    for id in &gone {
+        cluster.kill(*id);
+    }
+    let node = chosen.to_string();
+    let asked = cluster.run(&["chain", "recover", "1", &node]);
+    assert_eq!(asked.status, 2, "nobody confirmed the data loss: {asked:?}");
+    cluster
+        .run(&["chain", "recover", "1", &node, "--yes"])
+        .ended(0);
+    assert_eq!(members(&cluster, 1), [chosen]);
+    cluster.run(&["put", "after", "2"]).ended(0);
+    assert_eq!(cluster.json(&["get", "before"])["value"], "1");
+    assert!(told(&events(&cluster), "recover", chosen));
+    for id in &gone {
+        cluster.restart(*id);
+    }
+    wait_whole(&cluster, 1, 3);
+    for id in gone {
+        let addr = cluster.node(id).addr.clone();
+        let value = cluster.json(&["get", "after", "--endpoints", &addr]);
+        assert_eq!(value["value"], "2", "node {id} copied the chosen data");
+    }
+}
