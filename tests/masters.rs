@@ -480,6 +480,36 @@ fn a_stale_last_member_in_sync_is_not_touched_but_told_of() {
 }
 
 #[test]
+fn a_second_process_with_a_nodes_id_is_turned_away_and_changes_nothing() {
+    let cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let version = cluster.json(&["status"])["config_version"].clone();
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let dir = scratch.path().join("impostor").display().to_string();
+    let mut impostor = cluster
+        .changed_command(
+            2,
+            &[
+                ("--dir", &dir),
+                ("--listen", "127.0.0.1:0"),
+                ("--http", "127.0.0.1:0"),
+            ],
+        )
+        .spawn()
+        .expect("it starts");
+    let log = cluster.node(2).dir.with_extension("log");
+    wait_until_or("it is turned away", &cluster, || {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        said.contains("give this process a node id of its own")
+    });
+    let status = cluster.json(&["status"]);
+    let _ = impostor.kill();
+    let _ = impostor.wait();
+    assert_eq!(status["config_version"], version, "{status:#}");
+    wait_whole(&cluster, 1, 3);
+}
+
+#[test]
 fn an_operator_recovers_a_chain_from_the_one_member_that_is_left() {
     let mut cluster = Cluster::start(&["--masters", "3"]);
     wait_whole(&cluster, 1, 3);

@@ -172,6 +172,14 @@ impl Term {
     fn hear(&mut self, heard: Heard) {
         let now = clock::now();
         match heard {
+            Heard::Opened(_, open, out) if self.is_impostor(&open, now) => {
+                tracing::warn!(node = %open.node, disk = %open.disk, "a second process with this node's id is turned away");
+                let why = format!(
+                    "node {} is here already, with another disk: give this process a node id of its own, or stop the other one",
+                    open.node
+                );
+                let _ = out.try_send(Err(catena_proto::redirect::change_refused(why)));
+            }
             Heard::Opened(id, open, out) => {
                 let node = open.node;
                 tracing::info!(%node, incarnation = %open.incarnation, version = %open.position.version, "a node subscribed");
@@ -205,6 +213,12 @@ impl Term {
             // Of a subscription that another one has replaced.
             Heard::Report(..) | Heard::Outcome(..) | Heard::Closed(..) => {}
         }
+    }
+
+    /// C4: another disk under the id of a node that is there and reports is another process, not a replaced disk.
+    fn is_impostor(&self, open: &NodeOpen, now: Mono) -> bool {
+        let held = self.subscribers.get(&open.node);
+        held.is_some_and(|s| s.open.disk != open.disk) && self.observed.is_reporting(open.node, now)
     }
 
     fn is_present(&self, id: SubscriptionId, node: NodeId) -> bool {
@@ -382,7 +396,7 @@ impl Term {
         };
         subscriber.heard_alive = now;
         let frame: Result<wire::MasterFrame, Status> = Ok(frame.into());
-        if let Err(mpsc::error::TrySendError::Closed(_)) = subscriber.out.try_send(frame) {
+        if subscriber.out.try_send(frame).is_err() {
             self.forget(now, node);
         }
     }

@@ -117,7 +117,9 @@ impl wire::control_server::Control for ControlService {
         let node = open.node;
         let id = SubscriptionId(self.count.fetch_add(1, Ordering::Relaxed));
         let (out, incoming) = mpsc::channel(FRAMES_MAX);
-        self.hear(Heard::Opened(id, open, out.clone())).await?;
+        // The leader's loop alone holds the stream open: when it forgets the node, the stream ends.
+        let weak = out.downgrade();
+        self.hear(Heard::Opened(id, open, out)).await?;
         let heard = self.heard.clone();
         let stopped = self.inner.stopped();
         tokio::spawn(async move {
@@ -125,12 +127,13 @@ impl wire::control_server::Control for ControlService {
                 why = listen(&mut frames, id, node, &heard) => why,
                 () = stopped => Status::unavailable("the master stops"),
                 _ = cut.wait_for(|cut| *cut) => Status::unavailable("a test cuts nodes off this master"),
-                () = out.closed() => Status::cancelled("the node hung up"),
             };
             tracing::debug!(%node, %why, "a subscription is over");
             // A full queue is no reason to forget that it is over.
             let _ = heard.send(Heard::Closed(id, node)).await;
-            let _ = out.try_send(Err(why));
+            if let Some(out) = weak.upgrade() {
+                let _ = out.try_send(Err(why));
+            }
             drop(permit);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(incoming))))
