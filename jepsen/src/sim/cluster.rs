@@ -44,8 +44,7 @@ impl Cluster {
         if let ["masters", count, replicas] = words[..]
             && let (Ok(count), Ok(replicas)) = (count.parse(), replicas.parse())
         {
-            let bug = self.planted.and_then(Planted::control);
-            let masters = Masters::new(count, replicas, self.world.now, bug);
+            let masters = Masters::new(count, replicas, self.world.now, self.planted);
             self.masters.get_or_insert(masters);
         }
         let Some(masters) = &mut self.masters else {

@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use catena_chainnode::replica::{Mutant, UnknownMutant};
+use catena_master::state::Mutant as MasterMutant;
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A bug of the control plane: one rule left out or weakened.
+        /// A bug in what lies around the masters' pure cores: one rule left out or weakened.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Bug {
             $($(#[$doc])* $name,)*
@@ -29,6 +30,8 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// §4.3: what an older start of a node has reported counts for the newer one.
+    OlderIncarnationCounts = "older-incarnation-counts",
     /// C1: whatever the store holds is taken, newer or not.
     StoreRolledBack = "store-rolled-back",
     /// §4.1: a leader pushes what is not committed.
@@ -40,16 +43,28 @@ bugs! {
 pub enum Planted {
     /// In every replica.
     Replica(Mutant),
-    /// In the masters, or in a node's end of the control plane.
+    /// In the masters' state or loop.
+    Master(MasterMutant),
+    /// In what a master or a node does around them.
     Control(Bug),
 }
 
 impl Planted {
+    /// All of them, in the order of the tables in `docs/TESTING.md`.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let replica = Mutant::ALL.iter().copied().map(Self::Replica);
+        let masters = MasterMutant::ALL.iter().copied().map(Self::Master);
+        let control = Bug::ALL.iter().copied().map(Self::Control);
+        replica.chain(masters).chain(control).collect()
+    }
+
     /// The name used on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Replica(mutant) => mutant.name(),
+            Self::Master(mutant) => mutant.name(),
             Self::Control(bug) => bug.name(),
         }
     }
@@ -57,14 +72,21 @@ impl Planted {
     pub(super) const fn replica(self) -> Option<Mutant> {
         match self {
             Self::Replica(mutant) => Some(mutant),
-            Self::Control(_) => None,
+            Self::Master(_) | Self::Control(_) => None,
+        }
+    }
+
+    pub(super) const fn master(self) -> Option<MasterMutant> {
+        match self {
+            Self::Master(mutant) => Some(mutant),
+            Self::Replica(_) | Self::Control(_) => None,
         }
     }
 
     pub(super) const fn control(self) -> Option<Bug> {
         match self {
             Self::Control(bug) => Some(bug),
-            Self::Replica(_) => None,
+            Self::Replica(_) | Self::Master(_) => None,
         }
     }
 }
@@ -79,10 +101,9 @@ impl FromStr for Planted {
     type Err = UnknownMutant;
 
     fn from_str(text: &str) -> Result<Self, UnknownMutant> {
-        let bug = Bug::ALL.iter().find(|bug| bug.name() == text);
-        match bug {
-            Some(bug) => Ok(Self::Control(*bug)),
-            None => text.parse().map(Self::Replica),
-        }
+        let control = Bug::ALL.iter().copied().map(Self::Control);
+        let masters = MasterMutant::ALL.iter().copied().map(Self::Master);
+        let named = control.chain(masters).find(|p| p.name() == text);
+        named.map_or_else(|| text.parse().map(Self::Replica), Ok)
     }
 }

@@ -39,6 +39,22 @@ impl Trace {
         Self::rule_broken_by(&self.lines, mutant)
     }
 
+    /// As [`Trace::breaks`], also when the script breaks rules M itself, as a directed schedule may.
+    #[must_use]
+    pub fn first_broken(&self, mutant: Option<Planted>) -> Option<&'static str> {
+        let mut world = Cluster::new(mutant);
+        for line in &self.lines {
+            if world.execute(line).is_err() {
+                return Some("it is no script");
+            }
+            world.take_transcript();
+            if let Some(violation) = world.oracle.violation() {
+                return Some(violation.rule);
+            }
+        }
+        None
+    }
+
     /// Adds a command, and plays it.
     pub(super) fn play(&mut self, world: &mut Cluster, line: String) {
         // Noted first: it may be the one that a replica does not survive.

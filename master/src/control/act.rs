@@ -14,7 +14,7 @@ use super::limits::{PUSH_AGAIN_AFTER, REISSUE_EVERY, STALE_EXCLUDED_AFTER};
 use super::notes::Notes;
 use super::observed::Observed;
 use super::{admit, exclude};
-use crate::state::{ChainStep, Change, Command, Controller, MasterState, WallMs};
+use crate::state::{ChainStep, Change, Command, Controller, MasterState, Mutant, WallMs};
 
 /// The name by which the loop is switched off.
 pub const MEMBERSHIP: &str = "membership";
@@ -68,7 +68,10 @@ pub fn act(
         observed,
         found,
         since,
-        history: History::read(desired.events()),
+        history: History::read(desired.events().filter(|event| {
+            let own = now.since(observed.leader_since());
+            !desired.planted(Mutant::BudgetForgotten) || apart(event.at, wall) < own
+        })),
         now,
         wall,
         actions: Vec::new(),

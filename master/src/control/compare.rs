@@ -12,7 +12,7 @@ use super::discrepancy::{Discrepancy, SignGone, UselessWhy};
 use super::limits::{LEARNER_GONE_AFTER, LEARNER_LAG_RECORDS_MAX, LEARNER_LAG_TIME_MAX};
 use super::observed::{NodeSeen, Observed, Subscription};
 use super::suspicion::{broken_links, in_service, is_broken};
-use crate::state::{MasterState, ShardRecord};
+use crate::state::{MasterState, Mutant, ShardRecord};
 
 /// Every difference between `desired` and `observed` at `now`; none before there is a cluster. Nodes come first,
 /// then the links between them, then chains in order.
@@ -187,7 +187,8 @@ impl Compared<'_> {
                 disk: member.disk,
             });
         }
-        (counted && !replica.synced).then_some(Discrepancy::SyncLost {
+        let ignored = self.desired.planted(Mutant::LostSyncIgnored);
+        (counted && !replica.synced && !ignored).then_some(Discrepancy::SyncLost {
             shard,
             node,
             joined_epoch: member.joined_epoch,
@@ -255,7 +256,8 @@ impl Compared<'_> {
             let Some(seen) = seen.filter(|s| s.is_reporting(self.now)) else {
                 continue;
             };
-            if !all_in_sync || chain.phase == ChainPhase::Creating || seen.disk != learner.disk {
+            let in_time = all_in_sync || self.desired.planted(Mutant::AppendBeforeInSync);
+            if !in_time || chain.phase == ChainPhase::Creating || seen.disk != learner.disk {
                 continue;
             }
             if let Some(lag) = self.caught_up(chain, node, seen) {
@@ -287,6 +289,9 @@ impl Compared<'_> {
         let replica = learner.replica(shard)?;
         let reported = learner.last.as_ref()?;
         let uptime = reported.report.uptime + self.now.since(reported.at);
+        if self.desired.planted(Mutant::LearnerAppendedEarly) {
+            return Some(0);
+        }
         if replica.standing != Standing::Learner || replica.fenced || uptime <= LEASE_MAX {
             return None;
         }

@@ -6,7 +6,7 @@ use catena_proto::time::Mono;
 
 use super::observed::{NodeSeen, Observed};
 use super::suspicion::witness;
-use crate::state::{Evidence, MasterState};
+use crate::state::{Evidence, MasterState, Mutant};
 
 /// Why there is no evidence for a removal, and what would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,11 @@ pub(super) fn evidence(
     if chain.members.len() == 1 {
         return Err(NoEvidence::OnlyMember { shard, node });
     }
-    let in_sync = record.in_sync();
+    let everybody = chain.members.iter().map(|m| m.node).collect();
+    let in_sync = match desired.planted(Mutant::LastInSyncRemoved) {
+        true => &everybody,
+        false => record.in_sync(),
+    };
     // C4: nobody has served yet, so there is nothing to lose and nothing to prove.
     if chain.phase == ChainPhase::Creating {
         return Ok(Evidence::Unsynced);

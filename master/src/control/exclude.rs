@@ -15,7 +15,7 @@ use super::limits::{
     EXCLUSION_EVERY, GRACE, LINK_BROKEN_AFTER, NOTED_AFTER, STALE_EXCLUDED_AFTER, out_max,
 };
 use super::suspicion::{Unwitnessed, in_service, who_goes, witness};
-use crate::state::{ChainStep, Evidence, Removal};
+use crate::state::{ChainStep, Evidence, Mutant, Removal};
 
 /// The words under which operators find a hold, and the way past it.
 const HOLD: &str = "SUSPICION_HOLD";
@@ -105,6 +105,14 @@ fn dead(turn: &mut Turn<'_>) -> Vec<Suspect> {
                 lasting,
                 shards: None,
             }),
+            Err(_) if turn.desired.planted(Mutant::UnwitnessedExclusion) => {
+                suspects.push(Suspect {
+                    node,
+                    why: missed,
+                    lasting,
+                    shards: None,
+                })
+            }
             Err(why) if lasting >= NOTED_AFTER => {
                 let why = match why {
                     Unwitnessed::Heard(by) => format!("node {by} still hears it"),
@@ -350,7 +358,7 @@ fn half(
     let others = nodes.iter().copied().filter(|n| *n != node);
     let out: Vec<NodeId> = others.filter(|n| is_out(turn, *n)).collect();
     let max = out_max(nodes.len());
-    if out.len() < max {
+    if out.len() < max || turn.desired.planted(Mutant::HalfExceeded) {
         Ok(())
     } else {
         Err(OverBudget::Half { of, out, max })

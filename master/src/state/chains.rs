@@ -1,5 +1,6 @@
 //! What happens to one shard: confirmations, changes of its chain, learners, and what operators want.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catena_proto::config::{ChainConfig, DeltaItem, Learner, NodeInfo};
@@ -7,7 +8,7 @@ use catena_proto::ids::{DiskId, Epoch, NodeId, ShardId};
 
 use super::command::{Applied, ChainStep, Command, Controller, Evidence, Refused, Removal};
 use super::shape::{self, Facts};
-use super::{MasterState, ShardRecord};
+use super::{MasterState, Mutant, ShardRecord};
 
 /// Learners of one shard, an operator's included: a source serves no more than that (`chainnode/src/replica/downlink.rs`).
 pub const LEARNERS_PER_SHARD_MAX: usize = 4;
@@ -85,8 +86,17 @@ impl MasterState {
             self.check_unwanted(command, shard, *node)?;
         }
         let config = self.seen();
+        let everybody: BTreeSet<NodeId> = chain.members.iter().map(|m| m.node).collect();
+        let planted = match step {
+            ChainStep::Append { .. } => self.planted(Mutant::AppendBeforeInSync),
+            ChainStep::Remove(_) => self.planted(Mutant::LastInSyncRemoved),
+            _ => false,
+        };
         let facts = Facts {
-            in_sync: self.record(shard)?.in_sync(),
+            in_sync: match planted {
+                true => &everybody,
+                false => self.record(shard)?.in_sync(),
+            },
             by: &command.by,
             nodes: &config.nodes,
             learners: &config.learners,

@@ -25,6 +25,7 @@ mod cluster;
 pub mod command;
 pub mod event;
 pub mod history;
+mod mutant;
 pub mod shape;
 pub mod shard;
 
@@ -32,6 +33,7 @@ pub use command::{
     Applied, ChainStep, Change, Command, Controller, Evidence, Refused, Removal, WallMs,
 };
 pub use event::Event;
+pub use mutant::Mutant;
 pub use shape::{Facts, next_shape};
 pub use shard::ShardRecord;
 
@@ -52,6 +54,10 @@ pub struct MasterState {
     paused: BTreeSet<String>,
     history: history::History,
     events: event::EventLog,
+    /// See [`mutant`]; never in a build that serves.
+    #[cfg(feature = "mutants")]
+    #[serde(skip)]
+    planted: Option<Mutant>,
 }
 
 /// How the chains are made once enough nodes have registered.
@@ -66,6 +72,34 @@ impl MasterState {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`MasterState::new`], with a bug planted on purpose in builds with the `mutants` feature; others ignore it.
+    #[must_use]
+    pub fn with_mutant(mutant: Option<Mutant>) -> Self {
+        #[cfg(feature = "mutants")]
+        let state = Self {
+            planted: mutant,
+            ..Self::default()
+        };
+        #[cfg(not(feature = "mutants"))]
+        let state = {
+            let _ = mutant;
+            Self::default()
+        };
+        state
+    }
+
+    /// Whether a bug was planted; constantly false in ordinary builds.
+    pub(crate) fn planted(&self, mutant: Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        let planted = self.planted == Some(mutant);
+        #[cfg(not(feature = "mutants"))]
+        let planted = {
+            let _ = mutant;
+            false
+        };
+        planted
     }
 
     /// Applies one command of the log. The same commands give the same state, on every master.

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use catena_chainnode::stage::World;
-use catena_master::control::limits::{EXCLUSION_EVERY, out_max};
+use catena_master::control::limits::{EXCLUSION_EVERY, LEARNER_LAG_RECORDS_MAX, out_max};
 use catena_master::state::{
     Applied, ChainStep, Change, Command, Controller, Evidence, MasterState, Removal, WallMs,
 };
 use catena_proto::config::{ChainPhase, ClusterConfig, ConfigPosition};
-use catena_proto::ids::{DiskId, Epoch, NodeId};
+use catena_proto::ids::{DiskId, Epoch, NodeId, Seq};
+use catena_proto::limits::LEASE_MAX;
 use catena_proto::time::Mono;
 
 use super::SHARD;
@@ -21,6 +22,8 @@ use super::agent::Agent;
 const WITNESSED_WITHIN: Duration = Duration::from_secs(4);
 /// A leader that nobody has reached for this long knows it.
 const UNREACHED_AFTER: Duration = Duration::from_secs(2);
+/// Two turns: what a clock of ours and one of the loop's may differ by.
+const TOLERANCE: Duration = Duration::from_millis(50);
 /// A process that has been away this long is of no use in anybody's eyes.
 const AWAY_AFTER: Duration = Duration::from_secs(4);
 
@@ -45,6 +48,8 @@ pub(super) struct Proposed<'a> {
     pub(super) command: &'a Command,
     pub(super) agents: &'a BTreeMap<u64, Agent>,
     pub(super) cut: &'a BTreeSet<(u64, usize)>,
+    /// Messages of some node take their time.
+    pub(super) delayed: bool,
 }
 
 /// Whether a node's reports truly reach this master now.
@@ -58,6 +63,43 @@ fn reaches(
     subscribed.is_some_and(|s| s.master == master)
         && !cut.contains(&(n, master))
         && world.is_running(n)
+}
+
+/// M4, R4: who is appended by the loop has been up for longer than `L_max`, and is close.
+fn judge_append(world: &mut World, proposed: &Proposed<'_>) {
+    let Change::ReconfigureChain {
+        step: ChainStep::Append { node, .. },
+        ..
+    } = &proposed.command.change
+    else {
+        return;
+    };
+    let n = node.get();
+    let Some(agent) = proposed.agents.get(&n) else {
+        return;
+    };
+    // Otherwise the leader may not have heard yet of a start, or of a crash.
+    if !reaches(world, proposed.agents, proposed.cut, (n, proposed.master)) || proposed.delayed {
+        return;
+    }
+    let up = world.now.since(agent.started);
+    if up + TOLERANCE < LEASE_MAX {
+        let what = format!("node {n} is appended {up:?} after its start");
+        let rule = "M4, R4: a joiner is up for longer than L_max";
+        world.oracle.on_rule(rule, what);
+    }
+    let durable = world.nodes.get(&n).map_or(Seq::ZERO, |o| o.disk.durable());
+    let committed = world
+        .oracle
+        .committed()
+        .last()
+        .map_or(Seq::ZERO, |(s, _)| *s);
+    let lag = committed.since(durable);
+    // Twice what the loop allows: reports are a second old, and a run commits slowly.
+    if lag > 2 * LEARNER_LAG_RECORDS_MAX {
+        let what = format!("node {n} is appended {lag} records behind");
+        world.oracle.on_rule("M4: a joiner is close", what);
+    }
 }
 
 /// The removals of a command of the loop.
@@ -94,6 +136,7 @@ impl Judge {
         let Some(chain) = config.chains.get(&SHARD) else {
             return;
         };
+        judge_append(world, proposed);
         for removal in exclusions(proposed.command) {
             let node = removal.node;
             let n = node.get();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use catena_chainnode::stage::World;
 use catena_master::control::{self, Action, Observed, Since};
-use catena_master::state::{Change, Command, Controller, MasterState};
+use catena_master::state::{Change, Command, Controller, MasterState, Mutant};
 use catena_proto::config::{ClusterConfig, ConfigPosition, Delta, DeltaItem, Settings};
 use catena_proto::ids::NodeId;
 use catena_proto::report::NodeOpen;
@@ -35,11 +35,12 @@ pub(super) struct Master {
     pub(super) term: Option<Term>,
 }
 
-impl Default for Master {
-    fn default() -> Self {
+impl Master {
+    /// A master with nothing in its log.
+    pub(super) fn new(mutant: Option<Mutant>) -> Self {
         Self {
             up: true,
-            state: MasterState::new(),
+            state: MasterState::with_mutant(mutant),
             applied: 0,
             lags: false,
             term: None,
@@ -150,7 +151,11 @@ impl Masters {
             while let Some(said) = self.links.hear_up(id, now) {
                 let present = term.subscribers.get(&name).is_some_and(|s| s.0 == id);
                 match said {
-                    Up::Open(open) => {
+                    Up::Open(mut open) => {
+                        let before = term.observed.node(name).map(|seen| seen.incarnation);
+                        if self.bug == Some(Bug::OlderIncarnationCounts) {
+                            open.incarnation = before.unwrap_or(open.incarnation);
+                        }
                         term.observed.on_open(now, &open);
                         let debt = Debt {
                             acked: open.position,
@@ -222,6 +227,7 @@ impl Masters {
                 command,
                 agents: &self.agents,
                 cut: &self.cut,
+                delayed: self.links.delays.values().any(|d| !d.is_zero()),
             };
             self.judge.proposed(world, &proposed);
         }

@@ -36,7 +36,7 @@ use self::judge::Judge;
 use self::leader::Master;
 use self::link::Links;
 use self::store::Store;
-use super::planted::Bug;
+use super::planted::{Bug, Planted};
 
 /// Masters look at the world this often.
 const TURN: Duration = Duration::from_millis(25);
@@ -74,14 +74,15 @@ pub(in crate::sim) struct Masters {
 
 impl Masters {
     /// `count` masters without a cluster; the first one leads.
-    pub(super) fn new(count: usize, replicas: usize, now: Mono, bug: Option<Bug>) -> Self {
-        let mut masters: Vec<Master> = (0..count).map(|_| Master::default()).collect();
+    pub(super) fn new(count: usize, replicas: usize, now: Mono, planted: Option<Planted>) -> Self {
+        let mutant = planted.and_then(Planted::master);
+        let mut masters: Vec<Master> = (0..count).map(|_| Master::new(mutant)).collect();
         if let Some(first) = masters.first_mut() {
             first.begin(now);
         }
         Self {
             log: Vec::new(),
-            truth: MasterState::new(),
+            truth: MasterState::with_mutant(mutant),
             masters,
             leader: (count > 0).then_some(0),
             replicas,
@@ -91,7 +92,7 @@ impl Masters {
             store: Store::default(),
             judge: Judge::default(),
             next_turn: now,
-            bug,
+            bug: planted.and_then(Planted::control),
             commit_takes: Duration::ZERO,
             asked: VecDeque::new(),
         }
