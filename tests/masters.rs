@@ -371,6 +371,63 @@ fn a_reconfiguration_survives_its_leader_and_needs_a_majority() {
 }
 
 #[test]
+fn the_leader_dies_in_the_middle_of_an_operators_change_and_there_is_one_outcome() {
+    let mut cluster = Cluster::start(&["--masters", "3"]);
+    wait_whole(&cluster, 1, 3);
+    let load = Load::start(&cluster.ready().endpoints);
+    load.wait_progress(SOME);
+    for word in ["remove-member", "add-member", "remove-member", "add-member"] {
+        let id = match word {
+            "remove-member" => cluster.with_role(1, "middle"),
+            _ => {
+                let present = members(&cluster, 1);
+                let absent = cluster.node_ids().into_iter();
+                // The removal before may have had the other outcome.
+                let Some(id) = absent.into_iter().find(|id| !present.contains(id)) else {
+                    continue;
+                };
+                id
+            }
+        };
+        let leader = cluster.leader();
+        let node = id.to_string();
+        let words = ["chain", word, "1", &node, "--yes", "--no-wait"];
+        let words: Vec<&str> = words
+            .into_iter()
+            .filter(|w| word == "remove-member" || *w != "--yes")
+            .collect();
+        let mut asking = cluster
+            .command(&words)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        cluster.kill_master(leader);
+        let _ = asking.wait();
+        load.wait_progress(SOME);
+        cluster.restart_master(leader);
+        wait_until_or("the masters are whole", &cluster, || {
+            cluster
+                .status()
+                .is_some_and(|s| s["control_plane"] == "healthy")
+        });
+        // Whichever it is, it is the same for everybody, and the chain is in sync as it stands.
+        wait_until_or("there is one outcome", &cluster, || {
+            let status = cluster.status().unwrap_or(Value::Null);
+            let chain = chain(&status, 1);
+            let members = chain["members"].as_array().cloned().unwrap_or_default();
+            let version = &status["config_version"];
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            members.len() >= 2
+                && members.iter().all(|m| m["in_sync"] == true)
+                && nodes.iter().all(|n| n["effective_version"] == *version)
+        });
+        load.wait_progress(SOME);
+    }
+    assert!(load.finish() > 0);
+}
+
+#[test]
 fn a_leader_that_no_node_reaches_excludes_nobody_and_says_so() {
     let cluster = Cluster::start(&["--masters", "3"]);
     wait_whole(&cluster, 1, 3);
