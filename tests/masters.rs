@@ -378,6 +378,8 @@ fn the_leader_dies_in_the_middle_of_an_operators_change_and_there_is_one_outcome
     load.wait_progress(SOME);
     for word in ["remove-member", "add-member", "remove-member", "add-member"] {
         let id = match word {
+            // The addition before may have had the other outcome.
+            "remove-member" if members(&cluster, 1).len() < 3 => continue,
             "remove-member" => cluster.with_role(1, "middle"),
             _ => {
                 let present = members(&cluster, 1);
