@@ -43,11 +43,11 @@ fn the_same_seed_gives_the_same_run_with_masters() {
 
 #[test]
 fn a_slice_of_seeds_with_masters_holds() {
-    let summary = run(0..200, 800, Company::Masters, None, |_| {});
+    let summary = run(0..400, 1_200, Company::Masters, None, |_| {});
     let failures: Vec<String> = summary.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(
-        summary.committed > 2_000 && summary.epochs > 800,
+        summary.committed > 5_000 && summary.epochs > 1_500,
         "{}",
         summary.to_text()
     );

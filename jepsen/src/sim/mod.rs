@@ -5,8 +5,9 @@
 //! did can be read, replayed, shrunk and kept as a golden scenario. The oracle
 //! watches each step for broken rules; at the end everything is healed, the
 //! chain must serve again, replicas must be equal, and the clients' history
-//! must be linearizable. What is not in it: masters (a scripted source of
-//! configs keeps to rules M), the production log on a faulty disk (it has
+//! must be linearizable. Chains are decided by a scripted source of configs that
+//! keeps to rules M, or by three masters with the production state and loop.
+//! What is not in it: Raft itself, the production log on a faulty disk (it has
 //! properties of its own), several shards.
 //!
 //! | file | knows |
@@ -14,6 +15,10 @@
 //! | `dice` | where choices come from |
 //! | `trace` | a run as a script; shrinking |
 //! | `configs` | what a master may do, and when that hurts |
+//! | `cluster` | the stage with masters beside it |
+//! | `masters` | one ordered log, leaders, subscriptions, the snapshot store |
+//! | `council` | what happens to masters in a random run |
+//! | `planted` | bugs that can be planted |
 //! | `faults` | rates, faults, mends |
 //! | `clients` | sessions, retries, reads; the history |
 //! | `random` | one run |

@@ -101,9 +101,11 @@ impl Agent {
     /// The process starts on what its disk holds.
     pub(super) fn start(&mut self, n: u64, world: &mut World, disk: DiskId, inc: Incarnation) {
         let (config, mode) = (self.config.clone(), self.mode);
+        // Not the process's: it is what really was, also before this start.
+        let found_broken = std::mem::take(&mut self.found_broken);
         let same = self.disk == disk;
         *self = Self::new(disk);
-        self.mode = mode;
+        (self.mode, self.found_broken) = (mode, found_broken);
         if same {
             self.config = config;
         }

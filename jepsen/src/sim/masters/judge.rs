@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use catena_chainnode::stage::World;
+use catena_master::control::SignGone;
 use catena_master::control::limits::{EXCLUSION_EVERY, LEARNER_LAG_RECORDS_MAX, out_max};
 use catena_master::state::{
     Applied, ChainStep, Change, Command, Controller, Evidence, MasterState, Removal, WallMs,
@@ -30,8 +31,8 @@ const AWAY_AFTER: Duration = Duration::from_secs(4);
 /// What is remembered for the rules that look at more than one moment.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    /// When somebody last reached each master.
-    reached: BTreeMap<usize, Mono>,
+    /// When each node last reached each master.
+    reached: BTreeMap<(u64, usize), Mono>,
     /// Exclusions by the loop since the chain was whole last.
     unhealed: Vec<(WallMs, NodeId)>,
     /// Nodes that the loop took out and nobody appended since.
@@ -122,10 +123,17 @@ impl Judge {
         agents: &BTreeMap<u64, Agent>,
         cut: &BTreeSet<(u64, usize)>,
     ) {
-        let mut nodes = agents.keys();
-        if nodes.any(|n| reaches(world, agents, cut, (*n, master))) {
-            self.reached.insert(master, world.now);
+        for n in agents.keys() {
+            if reaches(world, agents, cut, (*n, master)) {
+                self.reached.insert((*n, master), world.now);
+            }
         }
+    }
+
+    fn last_reached(&self, master: usize, of: impl Fn(u64) -> bool) -> Mono {
+        let pairs = self.reached.iter();
+        let of = pairs.filter(|((n, m), _)| *m == master && of(*n));
+        of.map(|(_, at)| *at).max().unwrap_or(Mono::ZERO)
     }
 
     /// No exclusion for death without a witness, and none by a leader that is cut off.
@@ -147,8 +155,8 @@ impl Judge {
                 continue;
             }
             let why = &proposed.command.cause;
-            let reached = self.reached.get(&proposed.master).copied();
-            if world.now.since(reached.unwrap_or(Mono::ZERO)) > UNREACHED_AFTER {
+            let reached = self.last_reached(proposed.master, |_| true);
+            if world.now.since(reached) > UNREACHED_AFTER {
                 let what = format!(
                     "nobody reaches master {}, it excludes node {n}: {why}",
                     proposed.master
@@ -156,17 +164,17 @@ impl Judge {
                 let rule = "SUSPICION_HOLD: a leader that is cut off excludes nobody";
                 world.oracle.on_rule(rule, what);
             }
-            if reaches(world, proposed.agents, proposed.cut, (n, proposed.master)) {
+            // A death by the loop's own word, or of somebody that it cannot have heard for long.
+            let signs = [SignGone::NeverCame, SignGone::Broken, SignGone::Silent];
+            let death = signs.iter().any(|sign| why.contains(sign.as_str()));
+            let lately = self.last_reached(proposed.master, |o| o == n);
+            if !death && world.now.since(lately) <= WITNESSED_WITHIN {
                 continue;
             }
-            let saw = |agent: &Agent| {
-                let at = agent.found_broken.get(&n);
-                at.is_some_and(|at| world.now.since(*at) <= WITNESSED_WITHIN)
-            };
-            let witnessed = proposed
-                .agents
-                .iter()
-                .any(|(f, agent)| *f != n && saw(agent));
+            let recent = |at: &Mono| world.now.since(*at) <= WITNESSED_WITHIN;
+            let saw = |agent: &Agent| agent.found_broken.get(&n).is_some_and(recent);
+            let mut fellows = proposed.agents.iter().filter(|(f, _)| **f != n);
+            let witnessed = fellows.any(|(_, agent)| saw(agent));
             if !witnessed {
                 let what =
                     format!("node {n} is excluded, and no fellow's link to it was broken: {why}");
