@@ -52,7 +52,9 @@ pub(super) fn act(world: &Cluster, dice: &mut Dice) -> Option<String> {
         17 | 18 => format!("mode {n} normal"),
         19 => "store up".to_owned(),
         20 | 21 => format!("mstart {m}"),
-        22 => format!("op remove {n}"),
+        // An operator is no faster than the news of a member that lost what it had: M2's evidence is what was reported.
+        22 if masters.in_flight() == 0 && masters.knows_all(world) => format!("op remove {n}"),
+        22 => return None,
         23 => format!("op add {n}"),
         _ => match masters.leader() {
             Some(_) => "mheal".to_owned(),

@@ -77,10 +77,24 @@ impl Masters {
         self.leader
     }
 
-    /// Commands that the leader has proposed and that are not committed.
+    /// Commands of the leader and of operators that are proposed and not committed.
     pub(in crate::sim) fn in_flight(&self) -> usize {
         let term = self.leader.and_then(|m| self.masters[m].term.as_ref());
-        term.map_or(0, |t| t.proposing.len())
+        self.asked.len() + term.map_or(0, |t| t.proposing.len())
+    }
+
+    /// Whether the leader has a report of the present start of every member.
+    pub(in crate::sim) fn knows_all(&self, world: &World) -> bool {
+        let Some(term) = self.leader.and_then(|m| self.masters[m].term.as_ref()) else {
+            return false;
+        };
+        let is_known = |node: NodeId| {
+            let seen = term.observed.node(node).filter(|seen| seen.last.is_some());
+            seen.is_some_and(|seen| world.incarnation_of(node.get()) == Some(seen.incarnation))
+        };
+        world
+            .chain()
+            .is_some_and(|chain| chain.members.iter().all(|m| is_known(m.node)))
     }
 
     /// Whether the node's subscription to the true leader stands.
