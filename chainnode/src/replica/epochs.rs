@@ -37,7 +37,11 @@ impl Replica {
             Ok(Acceptance::Same) => {}
             Ok(Acceptance::Newer) => {
                 let mut meta = match self.meta.take() {
-                    Some(meta) => Meta { chain, ..meta },
+                    Some(meta) => {
+                        let mut meta = Meta { chain, ..meta };
+                        self.obey_decree(&mut meta, out);
+                        meta
+                    }
                     None => Meta {
                         // An empty replica descends from whatever there was.
                         descends: chain.recovered,
@@ -47,7 +51,8 @@ impl Replica {
                         fenced: None,
                     },
                 };
-                self.obey_decree(&mut meta, out);
+                // A replica that never was has nothing to be chosen for (M3).
+                self.give_up_void_data(&mut meta);
                 self.persist_meta(meta, out);
                 if self.planted(Mutant::ConfigBeforePersist) {
                     self.enter_persisted_epoch(now, out);
@@ -78,7 +83,6 @@ impl Replica {
                 out.events.push(Event::Unfenced { evidence });
             }
         }
-        self.give_up_void_data(meta);
     }
 
     /// M3: a copy is whole: from here on log and state descend from the recovery of the epoch in force.

@@ -178,7 +178,10 @@ impl Compared<'_> {
         }
         let (shard, node) = (chain.shard, member.node);
         let counted = record.in_sync().contains(&node);
-        if replica.in_sync && !counted {
+        // S1: what is persisted for this stint was in sync once, and whatever was committed since needed it. It may
+        // wait for a predecessor now, and be the very one that the chain has to go on with.
+        let synced = replica.in_sync || (replica.synced && !replica.fenced);
+        if synced && !counted {
             return Some(Discrepancy::InSyncUnconfirmed {
                 shard,
                 node,

@@ -161,11 +161,6 @@ fn addition(state: &MasterState, chain: &ChainConfig, node: NodeId) -> Result<Pl
 
 fn recovery(chain: &ChainConfig, recover: &wire::Recover) -> Result<Planned, Status> {
     let (shard, node) = (chain.shard, NodeId::new(recover.node_id));
-    if chain.position(node).is_none() {
-        return Err(no_such(format!(
-            "node {node} is no member of shard {shard}: see `catena chain show {shard}`"
-        )));
-    }
     if !recover.accept_data_loss {
         return Err(change_refused(format!(
             "data loss: what only the other members of shard {shard} have would be gone; say that you accept it"
@@ -178,9 +173,14 @@ fn recovery(chain: &ChainConfig, recover: &wire::Recover) -> Result<Planned, Sta
         step,
     };
     let cause = "an operator accepts data loss".to_owned();
-    let effects = vec![format!(
+    let mut effects = vec![format!(
         "DATA LOSS: shard {shard} goes on with what node {node} has; writes that only others have are gone"
     )];
+    if chain.position(node).is_none() {
+        effects.push(format!(
+            "node {node} is no member now: what it has is as old as its removal; if it never was one, the chain waits"
+        ));
+    }
     Ok((vec![(cause, change)], effects))
 }
 

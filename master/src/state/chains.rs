@@ -103,7 +103,9 @@ impl MasterState {
         };
         let next = shape::next_shape(chain, step, &facts)?;
         let learners = match step {
-            ChainStep::Append { node, .. } => Some(self.learners_without(shard, *node)),
+            ChainStep::Append { node, .. } | ChainStep::Recover { node } => {
+                Some(self.learners_without(shard, *node))
+            }
             _ => None,
         };
         let applied = self.replace_chain(next, learners)?;
@@ -122,7 +124,10 @@ impl MasterState {
             ChainStep::Reissue => self.log(command, "reissue", &format!("shard {shard}")),
             ChainStep::Recover { node } => {
                 // M3: in sync by decree: its data counts from now on, and no step may leave it out (M2).
-                self.record_mut(shard)?.in_sync.insert(*node);
+                let record = self.record_mut(shard)?;
+                record.in_sync.insert(*node);
+                record.wanted.remove(node);
+                record.unwanted.remove(node);
                 self.log_member(command, "recover", shard, *node);
             }
         }

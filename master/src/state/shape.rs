@@ -265,19 +265,20 @@ fn recover(chain: &ChainConfig, node: NodeId, facts: &Facts<'_>) -> Result<Vec<M
             "the chain has never served, so there is nothing to recover: remove the members that are gone".into(),
         ));
     }
-    let Some(at) = chain.position(node) else {
-        return Err(no_member(chain, node));
-    };
     let info = facts.nodes.get(&node).ok_or(Refused::NoNode(node))?;
-    if info.disk != chain.members[at].disk {
+    if let Some(at) = chain.position(node)
+        && info.disk != chain.members[at].disk
+    {
         return Err(rule(
             "C4",
             format!("node {node} has another disk by now: what it held as a member is gone"),
         ));
     }
+    // A former member may be the one that still has the data: one that was removed just before the rest was lost.
     Ok(vec![Member {
+        node,
+        disk: info.disk,
         joined_epoch: chain.epoch.next(),
-        ..chain.members[at]
     }])
 }
 
