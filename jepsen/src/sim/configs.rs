@@ -41,15 +41,6 @@ pub(super) fn whole(world: &World) -> Vec<u64> {
         .unwrap_or_default()
 }
 
-/// A member with nobody whole above it that is not whole itself: it never becomes in sync (M3).
-pub(super) fn hopeless(world: &World) -> Option<u64> {
-    let chain = world.chain()?;
-    let first = chain.members.first()?;
-    let other = chain.members.iter().any(|m| world.holds_all(m));
-    let damaged = world.is_up(first.node.get()) && !world.holds_all(first);
-    (other && damaged && chain.members.len() > 1).then(|| first.node.get())
-}
-
 /// Nodes as a script lists them.
 pub(super) fn list(nodes: &[u64]) -> String {
     let words: Vec<String> = nodes.iter().map(ToString::to_string).collect();

@@ -69,10 +69,6 @@ fn heal_by_masters(sim: &mut Sim) -> Result<(), Broken> {
     }
     let mut lacks = None;
     for _ in 0..WHOLE_WITHIN_MS / WHOLE_LOOK_MS {
-        if let Some(n) = configs::hopeless(&sim.world) {
-            // The loop waits for it; the way out is an operator's.
-            sim.play(format!("op remove {n}"))?;
-        }
         sim.play(format!("run {WHOLE_LOOK_MS}"))?;
         let masters = sim.world.masters.as_ref();
         lacks = masters.and_then(|m| m.lacks(&sim.world));

@@ -148,6 +148,7 @@ impl Compared<'_> {
             }
             found.extend(self.replica(chain, member));
             found.extend(self.sync(chain, record, member));
+            found.extend(self.head_unsynced(chain, record, member));
         }
         let all_in_sync = chain
             .members
@@ -159,6 +160,25 @@ impl Compared<'_> {
                 epoch: chain.epoch,
             });
         }
+    }
+
+    /// S2: a head that lost its data repairs from nobody, and blocks whoever is in sync below it.
+    fn head_unsynced(
+        &self,
+        chain: &ChainConfig,
+        record: &ShardRecord,
+        member: &Member,
+    ) -> Option<Discrepancy> {
+        let node = member.node;
+        let is_head = chain.head() == Some(member) && chain.phase == ChainPhase::Serving;
+        let others = record.in_sync().iter().any(|other| *other != node);
+        let replica = self.observed.node(node)?.replica(chain.shard)?;
+        let lost = replica.epoch == chain.epoch && !replica.synced;
+        let counted = record.in_sync().contains(&node);
+        (is_head && others && lost && !counted).then_some(Discrepancy::HeadUnsynced {
+            shard: chain.shard,
+            node,
+        })
     }
 
     /// A report counts for the epoch, the stint and the disk that it is about (M2).

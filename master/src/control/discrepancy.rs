@@ -121,6 +121,13 @@ pub enum Discrepancy {
         /// The disk that is registered.
         registered: DiskId,
     },
+    /// The head is not synced and others are: it never becomes so by itself (S2), and the chain waits for it.
+    HeadUnsynced {
+        /// The shard.
+        shard: ShardId,
+        /// The head.
+        node: NodeId,
+    },
     /// A chain has fewer members than wanted.
     Short {
         /// The shard.
@@ -223,6 +230,7 @@ impl Discrepancy {
             Self::ReplicaStale { .. } => "replica-stale",
             Self::Refusing { .. } => "refusing",
             Self::WrongDisk { .. } => "wrong-disk",
+            Self::HeadUnsynced { .. } => "head-unsynced",
             Self::Short { .. } => "short",
             Self::CaughtUp { .. } => "caught-up",
             Self::UselessLearner { .. } => "useless-learner",
@@ -244,6 +252,7 @@ impl Discrepancy {
             | Self::SyncLost { shard, .. }
             | Self::ReplicaStale { shard, .. }
             | Self::WrongDisk { shard, .. }
+            | Self::HeadUnsynced { shard, .. }
             | Self::Short { shard, .. }
             | Self::CaughtUp { shard, .. }
             | Self::UselessLearner { shard, .. }
@@ -265,6 +274,7 @@ impl Discrepancy {
             | Self::ReplicaStale { node, .. }
             | Self::Refusing { node, .. }
             | Self::WrongDisk { node, .. }
+            | Self::HeadUnsynced { node, .. }
             | Self::CaughtUp { node, .. }
             | Self::UselessLearner { node, .. }
             | Self::LastInSyncStale { node, .. } => Some(*node),
@@ -341,6 +351,10 @@ impl fmt::Display for Discrepancy {
             } => write!(
                 f,
                 "node {node} has disk {registered} by now, shard {shard} names disk {named} (C4)"
+            ),
+            Self::HeadUnsynced { shard, node } => write!(
+                f,
+                "node {node} heads shard {shard} and is not synced: it has nobody to repair from (S2)"
             ),
             Self::Short {
                 shard,

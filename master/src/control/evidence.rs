@@ -101,7 +101,10 @@ pub(super) fn evidence(
         .filter_map(|m| {
             let seen = observed.node(m.node)?;
             let newer = seen.last.as_ref().is_some_and(|r| r.at > last_sign);
-            let counts = seen.disk == m.disk && seen.is_reporting(now) && (newer || !gone);
+            // What it was confirmed for it may have lost since, and said so already.
+            let synced = seen.replica(shard).is_some_and(|r| r.synced);
+            let counts =
+                seen.disk == m.disk && synced && seen.is_reporting(now) && (newer || !gone);
             counts.then_some((m.node, seen))
         })
         .collect();

@@ -34,7 +34,7 @@ struct Suspect {
 
 /// Excludes at most one node, from every chain that can do without it; what is held is noted.
 pub(super) fn run(turn: &mut Turn<'_>) {
-    let mut suspects = wrong_disks(turn);
+    let mut suspects = hopeless(turn);
     suspects.extend(dead(turn));
     suspects.extend(cut_off(turn));
     suspects.extend(stale(turn));
@@ -48,11 +48,14 @@ pub(super) fn run(turn: &mut Turn<'_>) {
     }
 }
 
-/// C4: an entry with a disk that is no more never comes back. The node itself said so: no other witness is needed.
-fn wrong_disks(turn: &Turn<'_>) -> Vec<Suspect> {
+/// C4, S2: an entry with a disk that is no more never comes back, nor does a head that lost its data. The node itself
+/// said so: no other witness is needed.
+fn hopeless(turn: &Turn<'_>) -> Vec<Suspect> {
     let mut suspects: Vec<Suspect> = Vec::new();
     for discrepancy in turn.found {
-        let Discrepancy::WrongDisk { shard, node, .. } = discrepancy else {
+        let (Discrepancy::WrongDisk { shard, node, .. }
+        | Discrepancy::HeadUnsynced { shard, node }) = discrepancy
+        else {
             continue;
         };
         if let Some(held) = suspects.iter_mut().find(|s| s.node == *node) {

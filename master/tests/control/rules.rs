@@ -149,8 +149,11 @@ fn witnessed(
             .is_some_and(|r| r.report.links.iter().any(|l| !l.alive));
         let cut = own || about.contains(&false);
         let refuses = seen.refusal.is_some();
+        // S2: a head that says that it lost its data repairs from nobody.
+        let is_head = chain.members.first().is_some_and(|m| m.node == node);
+        let lost = is_head && seen.replica(shard).is_some_and(|r| !r.synced);
         assert!(
-            behind || replica || cut || refuses,
+            behind || replica || cut || refuses || lost,
             "node {node} is well and is excluded from shard {shard}"
         );
     } else {

@@ -1,7 +1,7 @@
 //! The scenarios' language. A line that begins with `>` is a command, `#` a remark; everything else is output and is
 //! made anew.
 //!
-//! `cluster NODES replicas=R [shards=S]`, `spare N`, `run SECONDS`, `kill N`, `start N [new-disk]`, `stop N`, `cont N`,
+//! `cluster NODES replicas=R [shards=S]`, `spare N`, `run SECONDS`, `kill N`, `start N [new-disk]`, `damage N`, `stop N`, `cont N`,
 //! `cut A->B`, `heal A->B` (one direction of a link), `cut master N|all`, `heal master N|all`, `ignore N`, `refuse N`,
 //! `ack-only N`, `behave N`, `lag N RECORDS`, `writes PER_SECOND`, `leader` (another one), `wall SECONDS` (the clock
 //! jumps), `pause`, `resume`, `want S N`, `unwant S N`, `touch` (a change that has to reach every node), `status`.
@@ -81,6 +81,7 @@ fn perform(world: &mut World, words: &[&str]) -> Result<(), String> {
         ["kill", n] => world.kill(node(n)?),
         ["start", n] => world.start(node(n)?, false),
         ["start", n, "new-disk"] => world.start(node(n)?, true),
+        ["damage", n] => world.damage(node(n)?),
         ["stop", n] => world.stop(node(n)?, true),
         ["cont", n] => world.stop(node(n)?, false),
         [verb @ ("cut" | "heal"), "master", "all"] => {

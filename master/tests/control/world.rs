@@ -179,6 +179,15 @@ impl World {
         }
     }
 
+    /// The node starts again, and finds that its logs are damaged: it is synced for none of its present stints (S1).
+    pub(crate) fn damage(&mut self, id: NodeId) {
+        self.kill(id);
+        self.start(id, false);
+        let node = self.node(id);
+        node.synced.clear();
+        node.stint_began.clear();
+    }
+
     pub(crate) fn stop(&mut self, id: NodeId, stopped: bool) {
         self.node(id).stopped = stopped;
     }
