@@ -172,7 +172,11 @@ impl Compared<'_> {
         let node = member.node;
         let is_head = chain.head() == Some(member) && chain.phase == ChainPhase::Serving;
         let others = record.in_sync().iter().any(|other| *other != node);
-        let replica = self.observed.node(node)?.replica(chain.shard)?;
+        // An old report is no news of it: this master may be cut off (FAULTS 20).
+        let seen = self.observed.node(node)?;
+        let replica = seen
+            .replica(chain.shard)
+            .filter(|_| seen.is_reporting(self.now))?;
         let lost = replica.epoch == chain.epoch && !replica.synced;
         let counted = record.in_sync().contains(&node);
         (is_head && others && lost && !counted).then_some(Discrepancy::HeadUnsynced {
