@@ -102,7 +102,9 @@ pub(super) fn evidence(
             let seen = observed.node(m.node)?;
             let newer = seen.last.as_ref().is_some_and(|r| r.at > last_sign);
             // What it was confirmed for it may have lost since, and said so already.
-            let synced = seen.replica(shard).is_some_and(|r| r.synced);
+            let ignored = desired.planted(Mutant::LastInSyncRemoved)
+                || desired.planted(Mutant::LostSyncIgnored);
+            let synced = ignored || seen.replica(shard).is_some_and(|r| r.synced);
             let counts =
                 seen.disk == m.disk && synced && seen.is_reporting(now) && (newer || !gone);
             counts.then_some((m.node, seen))
