@@ -529,7 +529,9 @@ fn a_stale_last_member_in_sync_is_not_touched_but_told_of() {
             alarms.iter().any(of_control)
         })
     });
-    assert_eq!(members(&cluster, 1), [solo], "the last in sync stays");
+    // The other one may be appended meanwhile, and waits: it follows a source that takes no newer config.
+    let head = members(&cluster, 1).first().copied();
+    assert_eq!(head, Some(solo), "the last in sync stays");
     let direct = cluster.node(solo).addr.clone();
     cluster
         .run(&["put", "k", "v", "--endpoints", &direct])
