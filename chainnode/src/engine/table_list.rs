@@ -49,13 +49,30 @@ pub(super) fn check(dir: &Path) -> Result<(), ListError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    // A later keyspace that has its list: this one was made, even if its rows are in the journal alone.
+    let mut made_up_to = 0;
+    let mut without = Vec::new();
     for keyspace in keyspaces {
         let keyspace = keyspace?;
-        if keyspace.file_type()?.is_dir() {
-            check_keyspace(&keyspace.path())?;
+        if !keyspace.file_type()?.is_dir() {
+            continue;
+        }
+        let (folder, name) = (keyspace.path(), keyspace.file_name());
+        let number: u64 = name.to_string_lossy().parse().unwrap_or(u64::MAX);
+        check_keyspace(&folder)?;
+        if folder.join("current").exists() {
+            made_up_to = made_up_to.max(number);
+        } else {
+            without.push((number, folder));
         }
     }
-    Ok(())
+    match without.into_iter().find(|(n, _)| *n < made_up_to) {
+        None => Ok(()),
+        Some((_, folder)) => Err(ListError::Damaged {
+            folder: folder.display().to_string(),
+            what: "is gone",
+        }),
+    }
 }
 
 fn check_keyspace(folder: &Path) -> Result<(), ListError> {
