@@ -31,7 +31,7 @@ pub struct NodeOpen {
     pub version: String,
 }
 
-/// What a replica is to its chain, in a report.
+/// What a replica is to its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// A member with this role.
@@ -40,6 +40,18 @@ pub enum Standing {
     Learner,
     /// It was removed, or its disk is not the one that the chain names.
     Outside,
+}
+
+impl Standing {
+    /// The word used in JSON, tables and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Member(role) => role.as_str(),
+            Self::Learner => "learner",
+            Self::Outside => "none",
+        }
+    }
 }
 
 /// One replica of the node.

@@ -11,6 +11,7 @@ pub(crate) const PURE: &[&str] = &[
     "master/src/bootstrap",
     "master/src/state",
     "master/src/control",
+    "master/src/push",
     "client/src/answer",
     "client/src/error",
     "client/src/limits",

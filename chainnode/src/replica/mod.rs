@@ -62,7 +62,7 @@ pub use self::io::{
 pub use self::meta::{Meta, MetaError};
 pub use self::mutant::{MUTANTS, Mutant, UnknownMutant};
 pub use self::read::{KeyState, ReadRefusal, ReadView};
-pub use self::status::{Standing, Status};
+pub use self::status::Status;
 
 /// One node's replica of one shard.
 #[derive(Clone, Debug)]

@@ -1,33 +1,11 @@
 //! What an operator sees of a replica.
 
 use catena_proto::config::Role;
-use catena_proto::ids::{NodeId, Seq};
+use catena_proto::ids::{Epoch, NodeId, Seq};
+use catena_proto::report::{ReplicaReport, Standing};
 use catena_proto::time::Mono;
 
 use super::Replica;
-
-/// What the replica is to its chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// A member with this role.
-    Member(Role),
-    /// It follows from outside.
-    Learner,
-    /// It was removed, or its disk is not the one that the chain names.
-    Outside,
-}
-
-impl Standing {
-    /// The word used in JSON, tables and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Member(role) => role.as_str(),
-            Self::Learner => "learner",
-            Self::Outside => "none",
-        }
-    }
-}
 
 /// A replica at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +78,30 @@ impl Replica {
                 .map(|d| (d.peer, d.durable))
                 .collect(),
         }
+    }
+
+    /// What a node tells the masters of this replica; one that holds no config yet says nothing.
+    #[must_use]
+    pub fn report(&self, now: Mono) -> Option<ReplicaReport> {
+        let chain = self.chain()?;
+        let status = self.status(now);
+        Some(ReplicaReport {
+            shard: self.id.shard,
+            epoch: chain.epoch,
+            joined_epoch: chain
+                .member(self.id.node, self.id.disk)
+                .map_or(Epoch::ZERO, |m| m.joined_epoch),
+            standing: status.standing,
+            synced: status.synced,
+            in_sync: status.in_sync,
+            last: status.last,
+            durable: status.durable,
+            commit: status.commit,
+            applied: status.applied,
+            fenced: status.fenced.is_some(),
+            serving_reads: status.serving_reads,
+            why: status.why,
+        })
     }
 
     /// The first thing that stands in the way of serving, in words.

@@ -5,13 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catena_proto::config::ConfigPosition;
-use catena_proto::ids::{Epoch, Seq};
+use catena_proto::ids::Seq;
 use catena_proto::limits;
-use catena_proto::report::{LinkReport, ReplicaReport, Report, Standing};
+use catena_proto::report::{LinkReport, ReplicaReport, Report};
 use catena_proto::time::Mono;
 
 use super::shared::{Shard, Shared};
-use crate::replica::Standing as ReplicaStanding;
 
 /// The name of the alarm of a replica that stopped (C2, L2).
 const FENCED: &str = "REPLICA_FENCED";
@@ -76,10 +75,7 @@ impl Reporter {
     fn build(&self, now: Mono) -> Report {
         let shared = &self.shared;
         let shards: Vec<_> = shared.shards.read().values().cloned().collect();
-        let replicas: Vec<_> = shards
-            .iter()
-            .filter_map(|s| replica(s, shared, now))
-            .collect();
+        let replicas: Vec<_> = shards.iter().filter_map(|s| replica(s, now)).collect();
         let alarms = replicas
             .iter()
             .filter(|r| r.fenced)
@@ -128,33 +124,10 @@ fn essence(report: &Report) -> Report {
     essence
 }
 
-/// A replica that holds no config yet says nothing.
-fn replica(shard: &Shard, shared: &Shared, now: Mono) -> Option<ReplicaReport> {
-    let replica = shard.replica.read();
-    let chain = replica.chain()?;
-    let status = replica.status(now);
-    let me = shared.me;
-    Some(ReplicaReport {
-        shard: shard.id,
-        epoch: chain.epoch,
-        joined_epoch: chain
-            .member(me.node, me.disk)
-            .map_or(Epoch::ZERO, |m| m.joined_epoch),
-        standing: match status.standing {
-            ReplicaStanding::Member(role) => Standing::Member(role),
-            ReplicaStanding::Learner => Standing::Learner,
-            ReplicaStanding::Outside => Standing::Outside,
-        },
-        synced: status.synced,
-        in_sync: status.in_sync,
-        last: status.last,
-        durable: status.durable,
-        commit: status.commit,
-        applied: status.applied,
-        fenced: status.fenced.is_some(),
-        serving_reads: status.serving_reads,
-        why: cut(status.why),
-    })
+fn replica(shard: &Shard, now: Mono) -> Option<ReplicaReport> {
+    let mut report = shard.replica.read().report(now)?;
+    report.why = cut(report.why);
+    Some(report)
 }
 
 /// The newest state whose every chain that concerns this node is in force on its replica.

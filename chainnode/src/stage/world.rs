@@ -329,7 +329,7 @@ impl World {
                 .persist
                 .iter()
                 .any(|p| matches!(p, crate::replica::Persist::Append(_)))
-            && replica.status(self.now).standing == crate::replica::Standing::Learner
+            && replica.status(self.now).standing == catena_proto::report::Standing::Learner
         {
             self.oracle.on_learner(id, replica.last());
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use catena_chainnode::replica::Standing;
 use catena_chainnode::stage::Node;
 use catena_proto::op::Outcome;
+use catena_proto::report::Standing;
 
 use super::configs;
 use super::council;

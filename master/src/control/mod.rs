@@ -19,6 +19,7 @@ mod history;
 pub mod limits;
 mod notes;
 mod observed;
+mod register;
 mod suspicion;
 
 pub use act::{Action, MEMBERSHIP, act};
@@ -26,3 +27,4 @@ pub use compare::compare;
 pub use discrepancy::{Discrepancy, SignGone, Since, UselessWhy};
 pub use evidence::removal_evidence;
 pub use observed::{NodeSeen, Observed, Refusal, Reported, Subscription};
+pub use register::registrations;

@@ -1,7 +1,7 @@
 //! The leader's loop: hears nodes, keeps what it observed, compares, acts, pushes.
 //!
 //! It runs on every master and does nothing until its master leads. All that it
-//! decides is decided by pure code: `control` (what to do), `pushes` (who is
+//! decides is decided by pure code: `control` (what to do), `push` (who is
 //! owed what), `changes` (what an operator's request means). What it observed
 //! begins anew with each term: a new leader takes nobody's word for it.
 
@@ -20,12 +20,12 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::changes::{self, Asked};
-use super::pushes::{Due, Pushes, everything};
 use super::snapshots::{Snapshots, WRITE_EVERY};
 use super::subscriptions::{Heard, Outgoing, SubscriptionId};
 use super::views::LeaderView;
 use super::{Bootstrap, Inner, clock};
 use crate::control::{self, Action, Observed, Since};
+use crate::push::{Due, Pushes, everything};
 use crate::state::{Applied, Change, Command, Controller, MasterState};
 
 /// Time passes for the loop in steps of this, when nothing else happens: a tenth of the shortest time that it judges
@@ -280,26 +280,8 @@ impl Term {
                 .into_iter()
                 .collect();
         };
-        let unregistered = self.subscribers.values().filter(|s| {
-            config.nodes.get(&s.open.node).is_none_or(|held| {
-                held.disk != s.open.disk
-                    || held.addr != s.open.addr
-                    || held.http != s.open.http
-                    || held.zone != s.open.zone
-            })
-        });
-        unregistered
-            .map(|s| {
-                let change = Change::RegisterNode {
-                    node: s.open.node,
-                    disk: s.open.disk,
-                    addr: s.open.addr.clone(),
-                    http: s.open.http.clone(),
-                    zone: s.open.zone.clone(),
-                };
-                by_system("it subscribed", change)
-            })
-            .collect()
+        let opens = self.subscribers.values().map(|s| &s.open);
+        control::registrations(config, opens, at)
     }
 
     fn propose(&self, commands: Vec<Command>) -> Option<JoinHandle<()>> {

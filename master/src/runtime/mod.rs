@@ -16,7 +16,6 @@ mod changes;
 mod clock;
 mod leader;
 mod pages;
-mod pushes;
 mod snapshots;
 mod subscriptions;
 mod views;

@@ -10,4 +10,6 @@ mod replays;
 mod scenarios;
 mod script;
 mod table;
+#[path = "../../../tests/harness/transcripts.rs"]
+mod transcripts;
 mod witness;

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use catena_chainnode::replica::{Input, Standing as ReplicaStanding};
+use catena_chainnode::replica::Input;
 use catena_chainnode::stage::World;
 use catena_proto::config::{ClusterConfig, ConfigError, ConfigPosition, Delta};
-use catena_proto::ids::{DiskId, Epoch, Incarnation, NodeId};
-use catena_proto::report::{
-    ItemRefused, LinkReport, NodeOpen, PushOutcome, ReplicaReport, Report, Standing,
-};
+use catena_proto::ids::{DiskId, Incarnation, NodeId};
+use catena_proto::report::{ItemRefused, LinkReport, NodeOpen, PushOutcome, ReplicaReport, Report};
 use catena_proto::time::Mono;
 
 use super::{CLUSTER, SHARD};
@@ -280,31 +278,12 @@ impl Agent {
         links
     }
 
-    fn replica(&self, n: u64, world: &World) -> Option<ReplicaReport> {
+    fn replica(n: u64, world: &World) -> Option<ReplicaReport> {
         let replica = world.nodes.get(&n)?.replica.as_ref()?;
-        let chain = replica.chain()?;
-        let status = replica.status(world.clock(n));
-        Some(ReplicaReport {
-            shard: SHARD,
-            epoch: chain.epoch,
-            joined_epoch: chain
-                .member(NodeId::new(n), self.disk)
-                .map_or(Epoch::ZERO, |m| m.joined_epoch),
-            standing: match status.standing {
-                ReplicaStanding::Member(role) => Standing::Member(role),
-                ReplicaStanding::Learner => Standing::Learner,
-                ReplicaStanding::Outside => Standing::Outside,
-            },
-            synced: status.synced,
-            in_sync: status.in_sync,
-            last: status.last,
-            durable: status.durable,
-            commit: status.commit,
-            applied: status.applied,
-            fenced: status.fenced.is_some(),
-            serving_reads: status.serving_reads,
-            why: String::new(),
-        })
+        let mut report = replica.report(world.clock(n))?;
+        // Words are no news.
+        report.why.clear();
+        Some(report)
     }
 
     /// The newest config whose chain is in force on the replica, as the runtime reckons it.
@@ -324,7 +303,7 @@ impl Agent {
     pub(super) fn report(&mut self, n: u64, world: &World) -> Option<Report> {
         let now = world.now;
         self.reckon_effective(n, world);
-        let replicas: Vec<ReplicaReport> = self.replica(n, world).into_iter().collect();
+        let replicas: Vec<ReplicaReport> = Self::replica(n, world).into_iter().collect();
         let mut report = Report {
             no: self.no,
             acked: self.config.position,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use catena_chainnode::stage::World;
 use catena_master::control::{self, Action, Observed, Since};
+use catena_master::push::{Due, Pushes, everything};
 use catena_master::state::{Change, Command, Controller, MasterState, Mutant};
-use catena_proto::config::{ClusterConfig, ConfigPosition, Delta, DeltaItem, Settings};
+use catena_proto::config::{ConfigPosition, Settings};
 use catena_proto::ids::NodeId;
 use catena_proto::report::NodeOpen;
 use catena_proto::time::Mono;
@@ -30,7 +31,7 @@ pub(super) struct Master {
     pub(super) state: MasterState,
     /// Entries of the log that it has applied.
     pub(super) applied: usize,
-    /// It applies nothing for now.
+    /// It applies nothing until a step of the script says otherwise.
     pub(super) lags: bool,
     pub(super) term: Option<Term>,
 }
@@ -55,7 +56,7 @@ pub(super) struct Term {
     since: Since,
     /// The stream of each node that subscribed, and how it opened it.
     subscribers: BTreeMap<NodeId, (u64, NodeOpen, Mono)>,
-    debts: BTreeMap<NodeId, Debt>,
+    pushes: Pushes,
     /// Proposed and not committed, in order.
     pub(super) proposing: VecDeque<Command>,
     proposed_at: Mono,
@@ -65,14 +66,6 @@ pub(super) struct Term {
     pub(super) deposed: Option<Mono>,
 }
 
-/// What one subscription is owed (as `master/src/runtime/pushes.rs` keeps it).
-#[derive(Debug, Default)]
-struct Debt {
-    acked: ConfigPosition,
-    under_way: Option<ConfigPosition>,
-    anew: bool,
-}
-
 impl Master {
     /// It leads from now on, with nothing seen yet.
     pub(super) fn begin(&mut self, now: Mono) {
@@ -80,7 +73,7 @@ impl Master {
             observed: Observed::new(now),
             since: Since::default(),
             subscribers: BTreeMap::new(),
-            debts: BTreeMap::new(),
+            pushes: Pushes::default(),
             proposing: VecDeque::new(),
             proposed_at: now,
             stored: ConfigPosition::default(),
@@ -157,21 +150,12 @@ impl Masters {
                             open.incarnation = before.unwrap_or(open.incarnation);
                         }
                         term.observed.on_open(now, &open);
-                        let debt = Debt {
-                            acked: open.position,
-                            ..Debt::default()
-                        };
-                        term.debts.insert(name, debt);
+                        term.pushes.opened(name, open.position);
                         term.subscribers.insert(name, (id, open, now));
                     }
                     Up::Report(report) if present => term.observed.on_report(now, name, report),
                     Up::Outcome(outcome) if present => {
-                        if let Some(debt) = term.debts.get_mut(&name)
-                            && debt.under_way == Some(outcome.to)
-                        {
-                            debt.under_way = None;
-                            debt.acked = debt.acked.max(outcome.to);
-                        }
+                        term.pushes.answered(name, outcome.to);
                         term.observed.on_outcome(now, name, outcome);
                     }
                     Up::Closed => {
@@ -212,12 +196,7 @@ impl Masters {
         for action in control::act(state, &term.observed, &found, &term.since, now, wall) {
             match action {
                 Action::Propose(command) => commands.push(command),
-                Action::PushAgain(node) => {
-                    if let Some(debt) = term.debts.get_mut(&node) {
-                        debt.under_way = None;
-                        debt.anew = true;
-                    }
-                }
+                Action::PushAgain(node) => term.pushes.again(node),
             }
         }
         for command in &commands {
@@ -252,17 +231,13 @@ impl Masters {
             return;
         };
         let newest = state.position();
-        let owed = |d: &Debt| d.under_way.is_none() && (d.anew || d.acked < newest);
-        let due = term.debts.iter().filter(|(_, d)| owed(d));
-        let due: Vec<(NodeId, bool, ConfigPosition)> =
-            due.map(|(n, d)| (*n, d.anew, d.acked)).collect();
-        for (node, anew, acked) in due {
+        for (node, due) in term.pushes.due(newest) {
             let Some((stream, ..)) = term.subscribers.get(&node) else {
                 continue;
             };
-            let delta = match anew {
-                true => Some(everything(config, acked)),
-                false => state.delta_since(acked),
+            let delta = match due {
+                Due::Anew(held) => Some(everything(config, held)),
+                Due::Since(held) => state.delta_since(held),
             };
             let Some(delta) = delta else {
                 self.links.say_down(*stream, now, Down::ReadSnapshot);
@@ -270,10 +245,7 @@ impl Masters {
                 continue;
             };
             self.links.say_down(*stream, now, Down::Push(delta));
-            if let Some(debt) = term.debts.get_mut(&node) {
-                debt.under_way = Some(newest);
-                debt.anew = false;
-            }
+            term.pushes.sent(node, newest);
             term.observed.on_pushed(now, node, newest);
         }
         for (stream, _, said) in term.subscribers.values_mut() {
@@ -311,7 +283,7 @@ impl Masters {
 
 fn forget(term: &mut Term, node: NodeId, now: Mono) {
     term.subscribers.remove(&node);
-    term.debts.remove(&node);
+    term.pushes.closed(node);
     term.observed.on_closed(now, node);
 }
 
@@ -322,55 +294,19 @@ fn beginnings(
     replicas: usize,
     at: catena_master::state::WallMs,
 ) -> Vec<Command> {
-    let by_system = |change: Change| Command {
-        at,
-        by: Controller::System,
-        cause: "it begins".to_owned(),
-        change,
-    };
     let Some(config) = state.config() else {
-        return vec![by_system(Change::CreateCluster {
-            cluster: CLUSTER,
-            split_keys: Vec::new(),
-            replicas,
-            settings: Settings::default(),
-        })];
+        return vec![Command {
+            at,
+            by: Controller::System,
+            cause: "it begins".to_owned(),
+            change: Change::CreateCluster {
+                cluster: CLUSTER,
+                split_keys: Vec::new(),
+                replicas,
+                settings: Settings::default(),
+            },
+        }];
     };
-    let subscribers = term.subscribers.values();
-    let unregistered = subscribers.filter(|(_, open, _)| {
-        let held = config.nodes.get(&open.node);
-        held.is_none_or(|held| held.disk != open.disk)
-    });
-    unregistered
-        .map(|(_, open, _)| {
-            by_system(Change::RegisterNode {
-                node: open.node,
-                disk: open.disk,
-                addr: open.addr.clone(),
-                http: open.http.clone(),
-                zone: open.zone.clone(),
-            })
-        })
-        .collect()
-}
-
-/// Everything once more, as `master/src/runtime/pushes.rs` says it.
-fn everything(config: &ClusterConfig, base: ConfigPosition) -> Delta {
-    let nodes = config.nodes.values().cloned().map(DeltaItem::Node);
-    let chains = config.chains.values().cloned().map(DeltaItem::Chain);
-    let learners = config.chains.keys().map(|shard| {
-        let of = config.learners.iter().filter(|l| l.shard == *shard);
-        DeltaItem::Learners(*shard, of.copied().collect())
-    });
-    let settings = DeltaItem::Settings(config.settings.clone());
-    Delta {
-        cluster: config.cluster,
-        base,
-        to: config.position,
-        items: nodes
-            .chain(chains)
-            .chain(learners)
-            .chain(std::iter::once(settings))
-            .collect(),
-    }
+    let opens = term.subscribers.values().map(|(_, open, _)| open);
+    control::registrations(config, opens, at)
 }

@@ -1,6 +1,6 @@
 //! Which node is owed which push: at most one unacknowledged each, newer ones coalesce (DESIGN §4.2).
 //!
-//! Pure: the leader asks what is due, sends it, and tells what came of it.
+//! Pure: the leader asks what is due, sends it, and tells what came of it. The runtime and the simulation drive this code.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ struct Debtor {
 
 /// All subscriptions of this leader.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pushes {
+pub struct Pushes {
     nodes: BTreeMap<NodeId, Debtor>,
 }
 
 /// What a node gets next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub enum Due {
     /// What changed since the state that it holds.
     Since(ConfigPosition),
     /// Every chain and the settings, on top of what it holds: it refused something, or does not act on it.
@@ -35,7 +35,7 @@ pub(crate) enum Due {
 
 impl Pushes {
     /// A node subscribed, and holds this.
-    pub(crate) fn opened(&mut self, node: NodeId, held: ConfigPosition) {
+    pub fn opened(&mut self, node: NodeId, held: ConfigPosition) {
         let debtor = Debtor {
             acked: held,
             ..Debtor::default()
@@ -44,12 +44,13 @@ impl Pushes {
     }
 
     /// Its subscription is over.
-    pub(crate) fn closed(&mut self, node: NodeId) {
+    pub fn closed(&mut self, node: NodeId) {
         self.nodes.remove(&node);
     }
 
     /// What is due to each node with nothing under way, members of the state's newest changes or not: in order of ids.
-    pub(crate) fn due(&self, newest: ConfigPosition) -> Vec<(NodeId, Due)> {
+    #[must_use]
+    pub fn due(&self, newest: ConfigPosition) -> Vec<(NodeId, Due)> {
         self.nodes
             .iter()
             .filter(|(_, d)| d.under_way.is_none())
@@ -62,7 +63,7 @@ impl Pushes {
     }
 
     /// A push left.
-    pub(crate) fn sent(&mut self, node: NodeId, to: ConfigPosition) {
+    pub fn sent(&mut self, node: NodeId, to: ConfigPosition) {
         if let Some(debtor) = self.nodes.get_mut(&node) {
             debtor.under_way = Some(to);
             debtor.anew = false;
@@ -70,7 +71,7 @@ impl Pushes {
     }
 
     /// The node answered a push; an answer to none that is under way says nothing.
-    pub(crate) fn answered(&mut self, node: NodeId, to: ConfigPosition) {
+    pub fn answered(&mut self, node: NodeId, to: ConfigPosition) {
         let debtor = self.nodes.get_mut(&node);
         if let Some(debtor) = debtor.filter(|d| d.under_way == Some(to)) {
             debtor.under_way = None;
@@ -79,7 +80,7 @@ impl Pushes {
     }
 
     /// The loop wants everything sent to this node once more, also if a push to it is still without an answer.
-    pub(crate) fn again(&mut self, node: NodeId) {
+    pub fn again(&mut self, node: NodeId) {
         if let Some(debtor) = self.nodes.get_mut(&node) {
             debtor.under_way = None;
             debtor.anew = true;
@@ -89,7 +90,8 @@ impl Pushes {
 
 /// The delta that says everything once more: each item is accepted or refused by itself, and what the node has
 /// already is "the same" to it (C1).
-pub(crate) fn everything(config: &ClusterConfig, base: ConfigPosition) -> Delta {
+#[must_use]
+pub fn everything(config: &ClusterConfig, base: ConfigPosition) -> Delta {
     let chains = config.chains.values().cloned().map(DeltaItem::Chain);
     let nodes = config.nodes.values().cloned().map(DeltaItem::Node);
     let settings = DeltaItem::Settings(config.settings.clone());
